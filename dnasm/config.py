@@ -1,0 +1,304 @@
+"""Every setting of every verb, once: the command line, the YAML schema and the help text are read off this file.
+
+It imports neither torch nor Lightning, so that `dnasm VERB --help` answers at once. A field's docstring is its help.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Device = str
+"""`auto`, `cpu`, `cuda` or `cuda:N`."""
+
+Backend = Literal["auto", "cuda", "cpu", "reference"]
+
+
+@dataclass(kw_only=True)
+class GenomeConfig:
+    """One genome to learn from, and which parts of it are held out."""
+
+    path: str
+    """FASTA (plain, gzip or bgzip) or GenBank file."""
+    weight: float | None = None
+    """Share of the windows relative to the other genomes; null: by the number of bases. All or none have one."""
+    include: str | None = None
+    """BED of the regions to train on; null: everything."""
+    exclude: str | None = None
+    """BED of regions never to train on."""
+    validation: list[str] = field(default_factory=list)
+    """Contigs held out to choose the checkpoint."""
+    validation_bed: str | None = None
+    """BED of regions held out to choose the checkpoint."""
+    test: list[str] = field(default_factory=list)
+    """Contigs held out to the end."""
+    test_bed: str | None = None
+    """BED of regions held out to the end."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Which windows of which genomes a model reads."""
+
+    genomes: list[GenomeConfig] = field(default_factory=list)
+    """The genomes; at least one."""
+    window: int = 1024
+    """Bases in a window."""
+    windows_per_epoch: int = 16384
+    """Windows drawn in an epoch; sample i of epoch e is a pure function of (seed, e, i)."""
+    batch_size: int = 32
+    """Windows in a step on one device."""
+    max_n_fraction: float = 0.5
+    """A window with a larger share of N is drawn again."""
+    reverse_complement: float = 0.5
+    """Probability that a window is read from the other strand."""
+    soft_mask: Literal["score", "ignore", "down-weight"] = "score"
+    """What lower-case (repeat-masked) bases count in the loss."""
+    soft_mask_weight: float = 0.1
+    """Their weight under `down-weight`."""
+    validation_windows: int = 512
+    """At most this many windows are read for a validation, spread evenly over the held-out regions."""
+    num_workers: int = 0
+    """Processes that read windows; the windows do not depend on it."""
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The architecture. `dnasm.config.preset(name)` gives the named ones, from tiny to the published sizes."""
+
+    family: Literal["hyena", "h3", "attention"] = "hyena"
+    """Mixer of every layer that is not in `attention_layers`."""
+    d_model: int = 128
+    """Channels."""
+    num_layers: int = 2
+    """Blocks of a mixer and an MLP."""
+    d_inner: int = 512
+    """Hidden channels of the MLP."""
+    max_length: int | None = 1024
+    """Longest input, in tokens; a longer one is an error. Hyena's filters are defined on it; null (H3): no limit."""
+    attention_layers: list[int] = field(default_factory=list)
+    """Layers (0-based) whose mixer is attention."""
+    num_heads: int = 4
+    """Attention heads."""
+    rotary_dim: int = 0
+    """Channels of each head that rotary embeddings turn; 0: none."""
+    short_filter: int = 3
+    """Taps of Hyena's short depthwise convolution."""
+    filter_order: int = 64
+    """Width of the MLP that makes Hyena's long filters."""
+    filter_embedding: int = 5
+    """Positional features that feed it (odd)."""
+    filter_layers: int = 2
+    """Its inner layers."""
+    activation_frequency: float = 10.0
+    """Initial frequency of its sine activations."""
+    modulation_shift: float = 0.05
+    """Constant added to the decay window of Hyena's filters."""
+    state_size: int = 64
+    """H3: states of each SSM."""
+    head_dim: int = 1
+    """H3: channels of a head of the outer product of keys and values."""
+    embedding_dropout: float = 0.1
+    """Dropout after the embedding."""
+    residual_dropout: float = 0.0
+    """Dropout before each residual sum."""
+    tie_embeddings: bool = True
+    """Whether the head's matrix is the embedding's."""
+    vocabulary: Literal["dna", "gpt2"] = "dna"
+    """Token table: dnasm's bases, or GPT-2's 50,257 text tokens of the published H3 models."""
+    suffix_separator: bool = False
+    """Whether the model was trained with [SEP] after the sequence, as HyenaDNA's were."""
+    layer_norm_epsilon: float = 1e-5
+    """Added to the variance."""
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """AdamW with a cosine schedule."""
+
+    lr: float = 6e-4
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates."""
+    weight_decay: float = 0.1
+    """Not applied to biases, norms, embeddings, filters and SSM parameters."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up; null: 1 % of the steps."""
+    min_lr_ratio: float = 0.1
+    """The schedule ends at this share of the peak."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+
+
+@dataclass(kw_only=True)
+class TrainerConfig:
+    """How long, on what, and what is kept."""
+
+    max_steps: int = 10_000
+    """Optimizer steps; the schedule ends there."""
+    max_minutes: float | None = None
+    """Wall-clock limit; the schedule then follows the time, so that it still ends at its minimum."""
+    accumulate: int = 1
+    """Batches in an optimizer step."""
+    validate_every: int = 500
+    """Steps between validations."""
+    checkpoint_every: int = 500
+    """Steps between saves of `checkpoints/last.ckpt`."""
+    patience: int | None = 5
+    """Stop when this many validations in a row were no better; null: never."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on a GPU, float32 on a CPU."""
+    devices: int = 1
+    """GPUs on this node; the CPU takes one."""
+    markov_orders: int = 8
+    """Markov baselines of order 0 to this are fitted on the training regions and printed beside the model; -1: none."""
+
+
+@dataclass(kw_only=True)
+class CommonConfig:
+    """What every verb that computes takes."""
+
+    device: Device = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    conv_backend: Backend = "auto"
+    """Which fftconv runs; a named one never falls back."""
+    seed: int = 0
+    """Seed of everything random."""
+    force: bool = False
+    """Replace an output that exists."""
+    quiet: bool = False
+    """Print warnings and errors only."""
+    dry_run: bool = False
+    """Check every input, print the plan, compute nothing."""
+
+
+@dataclass(kw_only=True)
+class PrepareConfig:
+    """FASTA or GenBank -> token store beside it, and a report of what was found."""
+
+    genome: str
+    """FASTA (plain, gzip, bgzip) or GenBank file."""
+    force: bool = False
+    """Build the store again even if it is up to date."""
+    strict: bool = False
+    """Turn warnings about the file into errors."""
+    quiet: bool = False
+    """Print warnings and errors only."""
+
+
+@dataclass(kw_only=True)
+class PretrainConfig(CommonConfig):
+    """Genomes -> run directory with checkpoints, metrics and the exported best model."""
+
+    out: str
+    """Run directory to make."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    """Run directory or Lightning checkpoint -> model directory."""
+
+    run: str
+    """Run directory, or one of its checkpoints."""
+    out: str
+    """Model directory to make."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which checkpoint of a run directory."""
+    force: bool = False
+    """Replace an output that exists."""
+    quiet: bool = False
+    """Print warnings and errors only."""
+
+
+@dataclass(kw_only=True)
+class ScoreConfig(CommonConfig):
+    """Variants -> log-likelihood ratios, one row per ALT, in input order."""
+
+    model: str
+    """Model directory."""
+    genome: str
+    """FASTA that the variants' coordinates speak of."""
+    variants: str
+    """VCF(.gz)/BCF, TSV with chrom pos ref alt, `contig:pos:ref:alt`, or - for a VCF on standard input."""
+    out: str
+    """OUT.vcf, OUT.vcf.gz, OUT.tsv or OUT.parquet, or - for TSV on standard output."""
+    window: int | None = None
+    """Bases in a window; null: the trained length, at most 8192."""
+    strands: Literal["forward", "reverse", "mean"] = "mean"
+    """Which strand's ratio fills the column llr; with mean both are computed."""
+    check_ref: Literal["error", "warn", "skip"] = "error"
+    """What to do with a REF that is not what the genome holds."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Windows in a forward call; scores do not depend on it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the forward call; likelihoods are summed in float64."""
+
+
+@dataclass(kw_only=True)
+class EmbedConfig(CommonConfig):
+    """Regions or sequences -> one vector each."""
+
+    model: str
+    """Model directory."""
+    regions: str
+    """BED (needs `--genome`) or FASTA."""
+    out: str
+    """OUT.npz, OUT.parquet or OUT.h5ad."""
+    genome: str | None = None
+    """FASTA that the BED speaks of."""
+    layer: int = -1
+    """Block after which hidden states are read, from 0; -1: after the final norm."""
+    pool: Literal["mean", "max", "last"] = "mean"
+    """How the positions of a sequence become one vector; N is left out."""
+    strands: Literal["forward", "mean"] = "forward"
+    """`mean` averages the vectors of both strands."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Sequences in a forward call; vectors do not depend on it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the forward call."""
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """Run directory and score table -> one self-contained HTML page."""
+
+    run: str
+    """Run directory."""
+    out: str
+    """HTML file to make."""
+    scores: str | None = None
+    """Score table (.tsv, .vcf.gz or .parquet) to show beside the run."""
+    force: bool = False
+    """Replace an output that exists."""
+    quiet: bool = False
+    """Print warnings and errors only."""
+
+
+@dataclass(kw_only=True)
+class DoctorConfig:
+    """What this installation can do here, and what to do about the rest."""
+
+    build: bool = False
+    """Build the CUDA extension ahead of time."""
+    architectures: list[str] = field(default_factory=list)
+    """GPU architectures to build for, as sm_90; empty: the GPU that is present."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+@dataclass(kw_only=True)
+class BenchConfig:
+    """Ours beside what a user would use instead, one JSON line a row."""
+
+    what: Literal["fftconv", "loader"] = "loader"
+    """What to time."""
+    out: str | None = None
+    """JSON lines file to append to; null: standard output only."""
+    genome: str | None = None
+    """loader: FASTA to read; null: the yeast genome that ships with dnasm."""
+    device: Device = "auto"
+    """fftconv: where to run."""
+    repeats: int = 7
+    """Alternating runs; medians are printed."""
