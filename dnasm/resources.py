@@ -1,8 +1,12 @@
-"""Where the files that travel with the package lie: `csrc/`, `configs/` and `data/`."""
+"""Files that travel with the package: `csrc/`, `configs/` and `data/`.
+
+Wherever a command or a config takes a path, `dnasm:NAME` means such a file: `dnasm:data/README.md`.
+"""
 
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
+_PREFIX = "dnasm:"
 
 
 def resource(name: str) -> Path:
@@ -17,4 +21,14 @@ def resource(name: str) -> Path:
     for root in (_PACKAGE, _PACKAGE.parent):
         if (root / name).exists():
             return root / name
-    raise FileNotFoundError(f"dnasm's own file {name!r} is missing from {_PACKAGE}; reinstall the package")
+    raise FileNotFoundError(f"dnasm ships no file {name!r} (looked in {_PACKAGE} and beside it)")
+
+
+def locate(path: str | Path) -> Path:
+    """Turn what a user wrote into a path: `dnasm:NAME` is a file that ships with dnasm, all else is taken as it is.
+
+    Raises:
+        FileNotFoundError: If dnasm ships no such file.
+    """
+    text = str(path)
+    return resource(text.removeprefix(_PREFIX)) if text.startswith(_PREFIX) else Path(text)

@@ -1,0 +1,62 @@
+"""Every shell and Python block of README and docs/ runs, page by page, in an empty folder against the installed package."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Installation
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _script(page: Path) -> str:
+    """Join a page's blocks in order; Python blocks become here-documents, so that one folder serves the whole page."""
+    parts = []
+    for number, (language, _, body) in enumerate(FENCE.findall(page.read_text())):
+        if language in {"shell", "sh", "bash"}:
+            parts.append(body)
+        elif language == "python":
+            parts.append(f"python - <<'BLOCK_{number}'\n{body}BLOCK_{number}\n")
+    return "\n".join(parts)
+
+
+def _make_targets(script: str) -> list[str]:
+    return re.findall(r"^make +([a-z ]+)", script, re.MULTILINE)
+
+
+def _without_checkout_commands(script: str) -> str:
+    """Drop what needs the checkout rather than the package: `git clone`, `cd dnasm`, `pip install` and `make`."""
+    return re.sub(r"^(git clone|cd dnasm|pip install|make|pytest)\b.*$", "true", script, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_that_a_page_names_exist(page: Path) -> None:
+    for targets in _make_targets(_script(page)):
+        outcome = subprocess.run(
+            ["make", "--dry-run", *targets.split()], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert outcome.returncode == 0, outcome.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_runs(page: Path, installed: Installation, tmp_path: Path) -> None:
+    script = _without_checkout_commands(_script(page))
+    if not script.strip():
+        pytest.skip(f"{page.name} has no block to run")
+    outcome = installed.run(script, tmp_path)
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
+
+
+def test_pictures_and_links_of_a_page_exist() -> None:
+    broken = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert not broken
