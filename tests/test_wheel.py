@@ -20,13 +20,15 @@ for name in ("csrc", "configs/demo.yaml", "data/README.md", "presets.yaml"):
 print(dnasm.__file__)
 PY
     dnasm doctor
-    gunzip -c $(python -c 'from dnasm.resources import resource; print(resource("data/human_chr20_sample.fa.gz"))') > human.fa
+    shipped=$(python -c 'from dnasm.resources import resource; print(resource("data"))')
+    gunzip -c "$shipped/human_chr20_sample.fa.gz" > human.fa
     dnasm prepare human.fa
     dnasm pretrain --config dnasm:configs/demo.yaml --out planned --dry-run
     test ! -e planned
     dnasm pretrain --config dnasm:configs/demo.yaml --out run --trainer.max-steps 3 --trainer.max-minutes null \\
         --trainer.validate-every 3 --data.validation-windows 4 --trainer.require-below-markov false
-    dnasm score --model run/model --genome human.fa --variants dnasm:data/human_chr20_sample.vcf.gz --out all.tsv --window 256
+    dnasm score --model run/model --genome human.fa --variants dnasm:data/human_chr20_sample.vcf.gz \\
+        --out all.tsv --window 256
     """
     outcome = installed.run(script, tmp_path)
     assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
