@@ -1,4 +1,4 @@
-"""Every shell and Python block of README and docs/ runs, page by page, in an empty folder, from the installed package."""
+"""Every shell and Python block of README and docs/ runs, page by page in an empty folder from the installed package."""
 
 import re
 import shutil
