@@ -3,8 +3,17 @@
 It imports neither torch nor Lightning, so that `dnasm VERB --help` answers at once. A field's docstring is its help.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+import json
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from dnasm.errors import ConfigError
 
 Device = str
 """`auto`, `cpu`, `cuda` or `cuda:N`."""
@@ -96,6 +105,8 @@ class ModelConfig:
     """H3: states of each SSM."""
     head_dim: int = 1
     """H3: channels of a head of the outer product of keys and values."""
+    discretization: Literal["bilinear", "zoh"] = "bilinear"
+    """H3: how the diagonal SSM is made discrete."""
     embedding_dropout: float = 0.1
     """Dropout after the embedding."""
     residual_dropout: float = 0.0
@@ -150,6 +161,10 @@ class TrainerConfig:
     """GPUs on this node; the CPU takes one."""
     markov_orders: int = 8
     """Markov baselines of order 0 to this are fitted on the training regions and printed beside the model; -1: none."""
+    require_below_markov: bool = False
+    """End with an error if the best checkpoint is not below every Markov baseline, both strands, in bits per base."""
+    deterministic: bool = False
+    """Refuse operations that give other sums from run to run on a GPU; a CPU run always repeats itself."""
 
 
 @dataclass(kw_only=True)
@@ -302,3 +317,84 @@ class BenchConfig:
     """fftconv: where to run."""
     repeats: int = 7
     """Alternating runs; medians are printed."""
+
+
+FLOAT_WITHOUT_POINT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+"""`6e-4` is a number in our YAML; plain PyYAML wants `6.0e-4` and else makes a string of it."""
+
+
+def to_yaml(config: Any) -> str:
+    """Write every setting of a config dataclass as YAML that `--config` reads back to the same values."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes a string that our reader would take for a number."""
+
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT_WITHOUT_POINT, list("-+0123456789"))
+    tree = json.loads(json.dumps(asdict(config)))  # tuples become lists, which YAML can say
+    return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
+def preset(name: str) -> ModelConfig:
+    """Return a named architecture of `presets.yaml`.
+
+    Raises:
+        ConfigError: If there is none of that name; the message lists them.
+
+    >>> preset("hyenadna-tiny-1k").max_length
+    1026
+    """
+    presets = _presets()
+    if name not in presets:
+        raise ConfigError(f"no model preset {name!r}; there are {', '.join(presets)}")
+    return model_config(presets[name], f"preset {name}")
+
+
+def preset_names() -> list[str]:
+    """Names that `preset` knows, in the file's order."""
+    return list(_presets())
+
+
+@cache
+def _presets() -> dict[str, dict[str, Any]]:
+    import yaml
+
+    return yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text())
+
+
+def model_config(values: Mapping[str, Any], where: str) -> ModelConfig:
+    """Make a ModelConfig of plain values, as a file holds them, and take nothing on trust.
+
+    Args:
+        values: Field names and values; fields that are left out take their defaults.
+        where: Where they stand, for the message.
+
+    Raises:
+        ConfigError: If a key is unknown or a value has the wrong type; the message names both.
+    """
+    hints = get_type_hints(ModelConfig)
+    for key, value in values.items():
+        if key not in hints:
+            near = get_close_matches(key, hints, 1)
+            raise ConfigError(f"{where}: unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if not _fits(value, hints[key]):
+            raise ConfigError(f"{where}: {key} is {value!r}, it must be {_type_name(hints[key])}")
+    return ModelConfig(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(value) for value in get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and get_origin(hint) is None else str(hint)

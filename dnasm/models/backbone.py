@@ -1,0 +1,174 @@
+"""The model: embedding, blocks of a mixer and an MLP, a final norm, and the head that predicts the next base."""
+
+import math
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor, nn
+
+from dnasm import vocabulary
+from dnasm.config import ModelConfig
+from dnasm.errors import ConfigError
+from dnasm.models.filters import DiagonalKernel, HyenaFilter, ShiftKernel
+from dnasm.models.heads import LanguageModelHead
+from dnasm.models.mixers import H3, Attention, Hyena
+
+MIXERS: dict[str, type[nn.Module]] = {"hyena": Hyena, "h3": H3, "attention": Attention}
+ROWS = {"dna": vocabulary.NUM_ROWS, "gpt2": 50_264}
+"""Rows of the embedding and of the logits for each vocabulary: its tokens, padded to a multiple of 8."""
+
+_INIT_STD = 0.02
+_SSM_MAX_LR = 1e-3  # H3's recipe: state-space parameters learn at min(1e-3, lr), without weight decay
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU (tanh form) between."""
+
+    def __init__(self, d_model: int, d_inner: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, d_inner)
+        self.fc2 = nn.Linear(d_inner, d_model)
+
+    def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        return self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """`x + mixer(norm(x))`, then `x + mlp(norm(x))`; x stays in float32 whatever the layers compute in."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        family = "attention" if index in config.attention_layers else config.family
+        self.mixer = MIXERS[family](config)
+        self.mlp = MLP(config.d_model, config.d_inner)
+        self.norm1 = nn.LayerNorm(config.d_model, config.layer_norm_epsilon)
+        self.norm2 = nn.LayerNorm(config.d_model, config.layer_norm_epsilon)
+        self.dropout = nn.Dropout(config.residual_dropout)
+
+    def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        x = x + self.dropout(self.mixer(self.norm1(x.to(self.norm1.weight.dtype))))
+        return x + self.dropout(self.mlp(self.norm2(x.to(self.norm2.weight.dtype))))
+
+
+class Embeddings(nn.Module):
+    """One vector a token; no positions, the mixers know them."""
+
+    def __init__(self, rows: int, d_model: int) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(rows, d_model)
+
+    def forward(self, tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
+        return self.word_embeddings(tokens.long())
+
+
+class Backbone(nn.Module):
+    """Tokens to hidden states."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.max_length = config.max_length
+        self.embeddings = Embeddings(ROWS[config.vocabulary], config.d_model)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
+        self.ln_f = nn.LayerNorm(config.d_model, config.layer_norm_epsilon)
+
+    def forward(self, tokens: Integer[Tensor, "b l"], layer: int = -1) -> Float[Tensor, "b l d"]:
+        """Return what leaves block `layer`, or with -1 the final norm."""
+        if self.max_length is not None and tokens.shape[1] > self.max_length:
+            raise ConfigError(
+                f"the input has {tokens.shape[1]} tokens, this model's max_length is {self.max_length}: "
+                "give shorter windows, or a model that was built for longer ones"
+            )
+        if not -1 <= layer < len(self.layers):
+            raise ConfigError(f"layer {layer} is not one of this model's: 0 to {len(self.layers) - 1}, or -1")
+        x = self.dropout(self.embeddings(tokens))
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        for block in self.layers if layer == -1 else self.layers[: layer + 1]:
+            x = block(x)
+        return x if layer != -1 else self.ln_f(x.to(self.ln_f.weight.dtype))
+
+
+class LanguageModel(nn.Module):
+    """A causal model of DNA: `logits[:, i]` predict `tokens[:, i + 1]`. Inputs of unequal length are padded right."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        self.lm_head = LanguageModelHead(config.d_model, ROWS[config.vocabulary], config.tie_embeddings)
+
+    def forward(self, tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b l v"]:
+        return self.lm_head(self.backbone(tokens), self.backbone.embeddings.word_embeddings.weight)
+
+    def hidden(self, tokens: Integer[Tensor, "b l"], layer: int = -1) -> Float[Tensor, "b l d"]:
+        """Return the hidden states after block `layer` (from 0), or with -1 after the final norm.
+
+        Raises:
+            ConfigError: If there is no such layer, or the input is longer than `max_length`.
+        """
+        return self.backbone(tokens, layer)
+
+
+def build_model(config: ModelConfig) -> LanguageModel:
+    """Build a model with fresh weights, drawn from torch's global generator.
+
+    Raises:
+        ConfigError: If settings contradict each other.
+    """
+    check_model(config)
+    model = LanguageModel(config)
+    initialize(model)
+    mark_parameters(model)
+    return model
+
+
+def check_model(config: ModelConfig) -> None:
+    """Raise ConfigError for the first settings that contradict each other."""
+    c = config
+    attends = c.family == "attention" or bool(c.attention_layers)
+    for wrong, message in (
+        (min(c.d_model, c.d_inner, c.num_layers, c.num_heads, c.head_dim) < 1, "sizes must be at least 1"),
+        (c.max_length is not None and c.max_length < 1, f"max_length {c.max_length} must be at least 1, or null"),
+        (c.family == "hyena" and c.max_length is None, "hyena's filters are defined on max_length: give a number"),
+        (c.family == "hyena" and (c.filter_embedding < 3 or c.filter_embedding % 2 == 0),
+         f"filter_embedding {c.filter_embedding} must be odd and at least 3"),
+        (any(not 0 <= i < c.num_layers for i in c.attention_layers),
+         f"attention_layers {c.attention_layers} must lie in 0 to {c.num_layers - 1}"),
+        (attends and c.d_model % c.num_heads != 0, f"d_model {c.d_model} is no multiple of num_heads {c.num_heads}"),
+        (attends and not (c.rotary_dim % 2 == 0 and 0 <= c.rotary_dim <= c.d_model // c.num_heads),
+         f"rotary_dim {c.rotary_dim} must be even, 0 to {c.d_model // max(c.num_heads, 1)} (channels of a head)"),
+        (c.family == "h3" and c.d_model % c.head_dim != 0, f"d_model {c.d_model} is no multiple of head_dim {c.head_dim}"),
+        (c.family == "h3" and (c.state_size < 2 or c.state_size % 2), f"state_size {c.state_size} must be even"),
+    ):  # fmt: skip
+        if wrong:
+            raise ConfigError(f"model: {message}")
+
+
+def initialize(model: LanguageModel) -> None:
+    """Draw linear and embedding weights as GPT-2 does; filters and state-space models have drawn their own."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=_INIT_STD)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if model.lm_head.weight is not None:
+        nn.init.normal_(model.lm_head.weight, std=_INIT_STD)
+    scaled = _INIT_STD / math.sqrt(2 * model.config.num_layers)  # the residual sum has two terms a block
+    for block in model.backbone.layers:
+        assert isinstance(block, Block)
+        nn.init.normal_(getattr(block.mixer, str(block.mixer.residual_projection)).weight, std=scaled)
+        nn.init.normal_(block.mlp.fc2.weight, std=scaled)
+
+
+def mark_parameters(model: nn.Module) -> None:
+    """Mark what optimisers treat apart: `_no_weight_decay = True`, and `_max_lr` on state-space parameters.
+
+    Marks are attributes of the parameters: whoever replaces parameters (a copy, `to_empty`) marks again.
+    """
+    for module in model.modules():
+        whole = isinstance(module, nn.LayerNorm | nn.Embedding | HyenaFilter | ShiftKernel | DiagonalKernel)
+        for parameter in module.parameters(recurse=whole):
+            if whole or parameter.ndim < 2:
+                parameter._no_weight_decay = True  # type: ignore[attr-defined]
+            if isinstance(module, ShiftKernel | DiagonalKernel):
+                parameter._max_lr = _SSM_MAX_LR  # type: ignore[attr-defined]

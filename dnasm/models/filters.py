@@ -1,0 +1,153 @@
+"""What makes the long filters: Hyena's implicit MLP, and H3's shift and diagonal state-space models.
+
+Parameter names are the official ones, so that published checkpoints map one to one.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+
+from dnasm.ops.ssm import vandermonde
+
+_FAST_DECAY, _SLOW_DECAY, _DECAY_TARGET = 0.3, 1.5, 1e-2
+_DT_MIN, _DT_MAX = 1e-3, 1e-1
+
+
+class Sin(nn.Module):
+    """`sin(freq * x)` with a trained frequency for each channel."""
+
+    def __init__(self, width: int, frequency: float) -> None:
+        super().__init__()
+        self.freq = nn.Parameter(torch.full((1, width), frequency))
+
+    def forward(self, x: Float[Tensor, "*n w"]) -> Float[Tensor, "*n w"]:
+        return torch.sin(self.freq * x)
+
+
+class PositionalEmbedding(nn.Module):
+    """Features of the position: time from 0 to 1, and cosines and sines of a few bands.
+
+    They depend on `max_length`, and published checkpoints carry them: they are loaded, never made again.
+    """
+
+    z: Tensor
+    t: Tensor
+
+    def __init__(self, width: int, max_length: int) -> None:
+        super().__init__()
+        t = torch.linspace(0, 1, max_length)[None, :, None]
+        angle = 2 * math.pi * torch.linspace(0, max_length - 1, max_length)[None, :, None] / max_length
+        bands = (width - 1) // 2
+        phase = torch.linspace(1e-4, bands - 1, bands) * angle
+        self.register_buffer("z", torch.cat([t, phase.cos(), -phase.sin()], -1))
+        self.register_buffer("t", t)
+
+
+class ExponentialModulation(nn.Module):
+    """Window on the filter: each channel decays at its own pace, down to a constant `shift`."""
+
+    deltas: Tensor
+
+    def __init__(self, channels: int, shift: float) -> None:
+        super().__init__()
+        self.shift = shift
+        slow, fast = math.log(_DECAY_TARGET) / _SLOW_DECAY, math.log(_DECAY_TARGET) / _FAST_DECAY
+        self.register_buffer("deltas", torch.linspace(slow, fast, channels)[None, None])
+
+    def forward(self, t: Float[Tensor, "1 l 1"], h: Float[Tensor, "1 l d"]) -> Float[Tensor, "1 l d"]:
+        return h * (torch.exp(-t * self.deltas.abs()) + self.shift)
+
+
+class HyenaFilter(nn.Module):
+    """Implicit long filter: an MLP with sine activations, read at each position, times a decaying window.
+
+    Every activation is one shared module, as in the original. The MLP runs in its own precision under autocast: its
+    sines turn rounding of their argument into noise.
+
+    Source: HyenaDNA, standalone_hyenadna.py, HyenaFilter.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        max_length: int,
+        *,
+        embedding: int = 5,
+        width: int = 64,
+        inner_layers: int = 2,
+        frequency: float = 10.0,
+        shift: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(channels))
+        self.pos_emb = PositionalEmbedding(embedding, max_length)
+        activation = Sin(width, frequency)
+        layers: list[nn.Module] = [nn.Linear(embedding, width), activation]
+        for _ in range(inner_layers):
+            layers += [nn.Linear(width, width), activation]
+        self.implicit_filter = nn.Sequential(*layers, nn.Linear(width, channels, bias=False))
+        self.modulation = ExponentialModulation(channels, shift)
+
+    def forward(self, length: int) -> Float[Tensor, "d l"]:
+        """Return the first `length` taps of each channel's filter; `bias` is the skip that goes with it."""
+        with torch.autocast(self.bias.device.type, enabled=False):
+            h = self.implicit_filter(self.pos_emb.z[:, :length])
+            return rearrange(self.modulation(self.pos_emb.t[:, :length], h), "1 l d -> d l")
+
+
+class ShiftKernel(nn.Module):
+    """A shift register's kernel: `k[j] = sum_n B[n] * C[n + j]`, at most `states` taps.
+
+    Source: H3, ss_kernel_shift.py.
+    """
+
+    def __init__(self, channels: int, states: int) -> None:
+        super().__init__()
+        first = torch.zeros(channels, states)
+        first[:, 0] = 1
+        self.B = nn.Parameter(first)
+        bound = 1 / math.sqrt(states)
+        self.C = nn.Parameter(torch.empty(1, channels, states).uniform_(-bound, bound))
+
+    def forward(self, length: int) -> Float[Tensor, "d taps"]:
+        states = self.B.shape[-1]
+        with torch.autocast(self.B.device.type, enabled=False):
+            spectrum = torch.fft.rfft(self.B, 2 * states).conj() * torch.fft.rfft(self.C[0], 2 * states)
+            return torch.fft.irfft(spectrum, 2 * states)[:, : min(states, length)]
+
+
+class DiagonalKernel(nn.Module):
+    """S4D: a bank of damped oscillators for each head, discretised with a trained step.
+
+    Complex parameters are stored as pairs of reals (last axis). Poles and their powers are computed in float64.
+
+    Source: H3, ss_kernel_diag.py; initialised as its `diag-lin`.
+    """
+
+    def __init__(self, heads: int, states: int, discretization: str = "bilinear") -> None:
+        super().__init__()
+        self.discretization = discretization
+        n = states // 2  # conjugate pairs are kept once
+        span = math.log(_DT_MAX) - math.log(_DT_MIN)
+        self.log_dt = nn.Parameter(torch.rand(heads) * span + math.log(_DT_MIN))
+        self.inv_A_real = nn.Parameter(torch.full((heads, n), math.log(0.5)))
+        self.A_imag = nn.Parameter((math.pi * torch.arange(n, dtype=torch.float32)).repeat(heads, 1))
+        self.B = nn.Parameter(torch.tensor([1.0, 0.0]).repeat(heads, n, 1))
+        self.C = nn.Parameter(torch.randn(1, heads, n, 2) / math.sqrt(2))
+
+    def discretized(self) -> tuple[Complex[Tensor, "h n"], Complex[Tensor, "h n"], Complex[Tensor, "h n"]]:
+        """Return in complex128 the logarithms of the poles, the input weights and the output weights of one step."""
+        dt = self.log_dt.double().exp()[:, None]
+        a = torch.complex(-self.inv_A_real.double().exp(), self.A_imag.double())
+        b, c = (torch.complex(*x.double().unbind(-1)) for x in (self.B, self.C[0]))
+        if self.discretization == "zoh":
+            return a * dt, b * (torch.exp(a * dt) - 1) / a, c
+        return torch.log((1 + a * dt / 2) / (1 - a * dt / 2)), b * dt / (1 - a * dt / 2), c
+
+    def forward(self, length: int) -> Float[Tensor, "h l"]:
+        with torch.autocast(self.B.device.type, enabled=False):
+            log_poles, b, c = self.discretized()
+            return vandermonde(b * c, log_poles, length, torch.promote_types(self.B.dtype, torch.float32))

@@ -1,0 +1,61 @@
+"""H3: a shift and a diagonal state-space model between three projections, as attention's queries, keys and values."""
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dnasm.config import ModelConfig
+from dnasm.models.filters import DiagonalKernel, ShiftKernel
+from dnasm.ops import fftconv
+
+
+class H3(nn.Module):
+    """`output_linear(q * diag(shift(k) * v))`; with heads, keys and values meet in an outer product.
+
+    Source: H3, src/models/ssm/h3.py.
+    """
+
+    residual_projection = "output_linear"
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d = config.d_model
+        self.head_dim = config.head_dim
+        heads = d // config.head_dim
+        self.q_proj, self.k_proj, self.v_proj = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
+        self.ssm_k_kernel = ShiftKernel(d, config.state_size)
+        self.ssm_k_D = nn.Parameter(torch.randn(d))
+        self.kernel = DiagonalKernel(heads, config.state_size, config.discretization)
+        self.D = nn.Parameter(torch.randn(heads))
+        self.output_linear = nn.Linear(d, d)
+
+    def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        q, k, v = (rearrange(proj(x), "b l d -> b d l") for proj in (self.q_proj, self.k_proj, self.v_proj))
+        k = fftconv(k, self.ssm_k_kernel(x.shape[1]), skip=self.ssm_k_D)
+        kernel = self.kernel(x.shape[1])
+        if self.head_dim == 1:
+            y = fftconv(v, kernel, in_gate=k, out_gate=q, skip=self.D)
+        else:
+            y = self._heads(q, k, v, kernel)
+        return self.output_linear(rearrange(y, "b d l -> b l d"))
+
+    def _heads(
+        self,
+        q: Float[Tensor, "b d l"],
+        k: Float[Tensor, "b d l"],
+        v: Float[Tensor, "b d l"],
+        kernel: Float[Tensor, "h l"],
+    ) -> Float[Tensor, "b d l"]:
+        """Sum over the keys' channels of a head, one at a time: the outer product is never held whole.
+
+        Queries, keys and values are ordered (head, channel), what comes out (channel, head), as in the original.
+        """
+        n = self.head_dim
+        v = rearrange(v, "b (h n) l -> b (n h) l", n=n)
+        kernel, skip = repeat(kernel, "h l -> (n h) l", n=n), repeat(self.D, "h -> (n h)", n=n)
+        y = torch.zeros_like(v)
+        for i in range(n):
+            in_gate, out_gate = (repeat(x[:, i::n], "b h l -> b (n h) l", n=n) for x in (k, q))
+            y = y + fftconv(v, kernel, in_gate=in_gate, out_gate=out_gate, skip=skip)
+        return y
