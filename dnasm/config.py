@@ -57,6 +57,8 @@ class DataConfig:
     """Windows in a step on one device."""
     max_n_fraction: float = 0.5
     """A window with a larger share of N is drawn again."""
+    short_regions: Literal["skip", "pad"] = "skip"
+    """What becomes of contigs and regions shorter than the window: left out with a warning, or padded to its length."""
     reverse_complement: float = 0.5
     """Probability that a window is read from the other strand."""
     soft_mask: Literal["score", "ignore", "down-weight"] = "score"

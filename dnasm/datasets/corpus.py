@@ -1,0 +1,239 @@
+"""The genomes of one training run, with what may be learned from, what is held out, and what each base counts."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dnasm.config import DataConfig
+from dnasm.datasets.regions import Integers, Spans, Splits, merge, num_bases, split_genome
+from dnasm.datasets.windows import GenomeRegions, Windows, WindowSampler, tile_windows
+from dnasm.errors import ConfigError
+from dnasm.genome import Genome, Interval
+from dnasm.vocabulary import BASES, PAD, Tokens, reverse_complement
+
+Weights = npt.NDArray[np.uint8] | npt.NDArray[np.float16]
+Mask = npt.NDArray[np.bool_]
+
+PIECE = 1 << 22
+"""Bases in a piece of a long region: a few tens of megabytes for whoever counts them."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SoftMaskPolicy:
+    """What each base counts in the loss: N, padding and special tokens nothing, soft-masked bases as the user says."""
+
+    weight: float
+    """What a soft-masked base counts, 0 to 1."""
+
+    @classmethod
+    def of(cls, config: DataConfig) -> "SoftMaskPolicy":
+        """Read the policy from the settings.
+
+        Raises:
+            ConfigError: If the weight is no share.
+        """
+        if not 0 <= config.soft_mask_weight <= 1:
+            raise ConfigError(f"data.soft_mask_weight is {config.soft_mask_weight}; it is a share from 0 to 1")
+        return cls({"score": 1.0, "ignore": 0.0, "down-weight": config.soft_mask_weight}[config.soft_mask])
+
+    def weigh(self, tokens: Tokens, masked: Mask | None) -> Weights:
+        """Give each token its weight as a target: uint8 where weights are 0 or 1, float16 otherwise."""
+        scored = (tokens - np.uint8(BASES[0])) < len(BASES)  # below A wraps round to large numbers
+        if masked is None or self.weight == 1:
+            return scored.view(np.uint8)
+        if self.weight == 0:
+            return (scored & ~masked).view(np.uint8)
+        return np.where(masked, np.float16(self.weight), np.float16(1)) * scored
+
+
+class Corpus:
+    """Genomes opened and cut into splits, and the windows that a model reads from them."""
+
+    def __init__(self, config: DataConfig, *, seed: int = 0) -> None:
+        """Open the genomes (their token stores are built if need be) and place the windows.
+
+        Args:
+            config: Which genomes, regions and windows.
+            seed: Seed of the training windows.
+
+        Raises:
+            ConfigError: If the settings contradict one another or the genomes.
+            InputError: If a genome or a BED file cannot be used.
+        """
+        _refuse_twice(config)
+        self.config, self.seed = config, seed
+        self.genomes = [Genome(genome.path) for genome in config.genomes]
+        self.splits = [
+            split_genome(settings, genome.contigs)
+            for settings, genome in zip(config.genomes, self.genomes, strict=True)
+        ]
+        self.policy = SoftMaskPolicy.of(config)
+        n_runs = [_on_line(genome, split, "n") for genome, split in zip(self.genomes, self.splits, strict=True)]
+        self._masked: list[Spans] | None = None
+        if self.policy.weight != 1:
+            self._masked = [_on_line(g, s, "mask") for g, s in zip(self.genomes, self.splits, strict=True)]
+        self._offsets = [np.array([g.offset(name) for name in g.contigs], dtype=np.int64) for g in self.genomes]
+        sources = [
+            GenomeRegions(settings.path, split.layout, split.train, runs, settings.weight)
+            for settings, split, runs in zip(config.genomes, self.splits, n_runs, strict=True)
+        ]
+        self.sampler = WindowSampler(
+            sources,
+            config.window,
+            max_n_fraction=config.max_n_fraction,
+            reverse_complement=config.reverse_complement,
+            short=config.short_regions,
+        )
+        for path, (count, bases) in self.sampler.skipped.items():
+            _log.warning(
+                "%s: %d training regions (%d bases) are shorter than the window of %d and not used; "
+                "data.short_regions pad would use them",
+                path,
+                count,
+                bases,
+                config.window,
+            )
+        held_out = [
+            GenomeRegions(source.path, split.layout, split.validation, source.n_runs)
+            for source, split in zip(sources, self.splits, strict=True)
+        ]
+        self.validation: Windows = tile_windows(
+            held_out,
+            config.window,
+            config.validation_windows,
+            max_n_fraction=config.max_n_fraction,
+            short=config.short_regions,
+        )
+
+    def read(self, windows: Windows) -> tuple[Tokens, Weights]:
+        """Read windows: tokens, and what each counts as a target of the loss; both (windows, window)."""
+        tokens = self._read_tokens(windows)
+        masked = self._read_mask(windows)
+        # Padding is in place by now, so that it turns round with the sequence.
+        if windows.reverse.any():
+            tokens[windows.reverse] = reverse_complement(tokens[windows.reverse])
+            if masked is not None:
+                masked[windows.reverse] = masked[windows.reverse, ::-1]
+        return tokens, self.policy.weigh(tokens, masked)
+
+    def training_pieces(self, context: int) -> Iterator[tuple[Tokens, int]]:
+        """Walk through every training base once, for whoever counts k-mers.
+
+        Args:
+            context: Bases before a piece to have along, where its region goes on to the left.
+
+        Yields:
+            Tokens, and how many of them at the start are context that an earlier piece held already.
+        """
+        for genome, split in zip(self.genomes, self.splits, strict=True):
+            for region in split.layout.intervals(split.train):
+                for start in range(region.start, region.end, PIECE):
+                    first = max(region.start, start - context)
+                    tokens = genome.tokens(region.contig, first, min(start + PIECE, region.end))
+                    yield tokens, start - first
+
+    def targets(self) -> list[tuple[int, Interval]]:
+        """List what a next-base model is scored on in a validation: the genome's number, and the target bases.
+
+        The first base of a window has nothing before it and is not predicted, so targets begin one base later.
+        """
+        names = [split.layout.names for split in self.splits]
+        rows = self.validation.table()[:, :4].tolist()
+        return [(g, Interval(names[g][c], start + 1, start + length)) for g, c, start, length in rows]
+
+    def target_pieces(self, context: int) -> Iterator[tuple[Tokens, int, Weights]]:
+        """Walk through the validation's targets with the bases before them, as a baseline without windows sees them.
+
+        Args:
+            context: Bases to the left of the first target to have along, as far as the contig goes.
+
+        Yields:
+            Tokens, how many of them at the start are context, and the weights of the targets after it.
+        """
+        for number, target in self.targets():
+            genome, first = self.genomes[number], max(0, target.start - context)
+            tokens = genome.tokens(target.contig, first, target.end)
+            here = tokens[target.start - first :]
+            masked = None if self._masked is None else genome.masked(target.contig, target.start, target.end)
+            yield tokens, target.start - first, self.policy.weigh(here, masked)
+
+    def counts(self) -> dict[str, dict[str, int | float]]:
+        """Summarise each genome: bases of each split, share of the windows, validation windows; by path."""
+        read = np.bincount(self.validation.genome, minlength=len(self.genomes)).tolist()
+        return {
+            settings.path: {
+                "training_bases": num_bases(split.train),
+                "validation_bases": num_bases(split.validation),
+                "test_bases": num_bases(split.test),
+                "share": float(share),
+                "validation_windows": windows,
+            }
+            for settings, split, share, windows in zip(
+                self.config.genomes, self.splits, self.sampler.shares, read, strict=True
+            )
+        }
+
+    def _read_tokens(self, windows: Windows) -> Tokens:
+        whole = windows.length == self.config.window
+        if whole.all() and (windows.genome == windows.genome[0]).all():
+            return self._read_whole(int(windows.genome[0]), windows.contig, windows.start)
+        tokens = np.full((len(windows), self.config.window), PAD, dtype=np.uint8)
+        for number in np.unique(windows.genome).tolist():
+            rows = np.flatnonzero(whole & (windows.genome == number))
+            tokens[rows] = self._read_whole(number, windows.contig[rows], windows.start[rows])
+        for row in np.flatnonzero(~whole).tolist():
+            number, contig, start, length = windows.table()[row, :4].tolist()
+            tokens[row, :length] = self.genomes[number].read(self._offsets[number][[contig]] + start, length)[0]
+        return tokens
+
+    def _read_whole(self, number: int, contig: Integers, start: Integers) -> Tokens:
+        return self.genomes[number].read(self._offsets[number][contig] + start, self.config.window)
+
+    def _read_mask(self, windows: Windows) -> Mask | None:
+        if self._masked is None:
+            return None
+        masked = np.zeros((len(windows), self.config.window), dtype=np.bool_)
+        for number in np.unique(windows.genome).tolist():
+            rows = np.flatnonzero(windows.genome == number)
+            line = self.splits[number].layout.begins[windows.contig[rows]] + windows.start[rows]
+            masked[rows] = paint(self._masked[number], line, windows.length[rows], self.config.window)
+        return masked
+
+
+def paint(spans: Spans, start: Integers, length: Integers, width: int) -> Mask:
+    """Mark, for windows on the line, the bases that lie in `spans`: (windows, width)."""
+    first = np.searchsorted(spans[:, 1], start, side="right")
+    counts = np.searchsorted(spans[:, 0], start + length, side="left") - first
+    row = np.repeat(np.arange(len(start)), counts)
+    span = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + first[row]
+    steps = np.zeros((len(start), width + 1), dtype=np.int8)
+    steps[row, np.maximum(spans[span, 0] - start[row], 0)] += 1
+    steps[row, np.minimum(spans[span, 1] - start[row], length[row])] -= 1
+    return np.cumsum(steps[:, :width], axis=1, dtype=np.int8).view(np.bool_)
+
+
+def _on_line(genome: Genome, split: Splits, what: str) -> Spans:
+    runs = genome.n_runs if what == "n" else genome.mask_runs
+    begins = split.layout.begins.tolist()
+    pieces = [runs(name) + begin for name, begin in zip(genome.contigs, begins, strict=True)]
+    return merge(np.concatenate(pieces)) if pieces else merge([])
+
+
+def _refuse_twice(config: DataConfig) -> None:
+    if not config.genomes:
+        raise ConfigError("data.genomes is empty; give at least one genome, as data.genomes: [{path: GENOME.fa}]")
+    seen: dict[Path, str] = {}
+    for genome in config.genomes:
+        place = Path(genome.path).resolve()
+        if place in seen:
+            raise ConfigError(
+                f"data.genomes names {genome.path} twice (also as {seen[place]}): what one entry holds out, the other "
+                "would train on; name each genome once"
+            )
+        seen[place] = genome.path

@@ -1,0 +1,63 @@
+"""Batches of windows as torch datasets: an item is a whole batch, so that no Python runs for each window."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dnasm.datasets.corpus import Corpus
+from dnasm.datasets.windows import Windows
+from dnasm.errors import ConfigError
+
+Batch = dict[str, Tensor]
+"""`tokens` uint8 (b, window); `weights` uint8 or float16 (b, window): what `tokens[:, i]` counts in the loss as a
+target; `windows` int64 (b, 5): genome, contig, start, length and reverse, as in `Windows.table`."""
+
+
+def make_batch(corpus: Corpus, windows: Windows) -> Batch:
+    """Read windows into tensors."""
+    tokens, weights = corpus.read(windows)
+    return {
+        "tokens": torch.from_numpy(tokens),
+        "weights": torch.from_numpy(weights),
+        "windows": torch.from_numpy(windows.table()),
+    }
+
+
+class TrainingBatches(Dataset[Batch]):
+    """Batch `i` of an endless stream: a pure function of the corpus, its seed and i.
+
+    An epoch has `batches_per_epoch` batches, the last of which is smaller where the batch size does not divide the
+    windows of an epoch; batch i belongs to epoch i // batches_per_epoch. So an epoch needs no state in any worker.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        config = corpus.config
+        for name in ("batch_size", "windows_per_epoch"):
+            if getattr(config, name) < 1:
+                raise ConfigError(f"data.{name} is {getattr(config, name)}; it is at least 1")
+        self.corpus = corpus
+        self.batches_per_epoch = -(-config.windows_per_epoch // config.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        epoch, batch = divmod(index, self.batches_per_epoch)
+        config = self.corpus.config
+        first = batch * config.batch_size
+        indices = np.arange(first, min(first + config.batch_size, config.windows_per_epoch))
+        return make_batch(self.corpus, self.corpus.sampler.sample(self.corpus.seed, epoch, indices))
+
+
+class ValidationBatches(Dataset[Batch]):
+    """The fixed windows of a validation, in order."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+
+    def __len__(self) -> int:
+        return -(-len(self.corpus.validation) // self.corpus.config.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        if not 0 <= index < len(self):
+            raise IndexError(f"validation batch {index} of {len(self)}")
+        size = self.corpus.config.batch_size
+        return make_batch(self.corpus, self.corpus.validation[index * size : (index + 1) * size])
