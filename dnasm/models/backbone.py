@@ -1,6 +1,7 @@
 """The model: embedding, blocks of a mixer and an MLP, a final norm, and the head that predicts the next base."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Integer
@@ -124,24 +125,35 @@ def build_model(config: ModelConfig) -> LanguageModel:
 
 def check_model(config: ModelConfig) -> None:
     """Raise ConfigError for the first settings that contradict each other."""
-    c = config
-    attends = c.family == "attention" or bool(c.attention_layers)
-    for wrong, message in (
-        (min(c.d_model, c.d_inner, c.num_layers, c.num_heads, c.head_dim) < 1, "sizes must be at least 1"),
-        (c.max_length is not None and c.max_length < 1, f"max_length {c.max_length} must be at least 1, or null"),
-        (c.family == "hyena" and c.max_length is None, "hyena's filters are defined on max_length: give a number"),
-        (c.family == "hyena" and (c.filter_embedding < 3 or c.filter_embedding % 2 == 0),
-         f"filter_embedding {c.filter_embedding} must be odd and at least 3"),
-        (any(not 0 <= i < c.num_layers for i in c.attention_layers),
-         f"attention_layers {c.attention_layers} must lie in 0 to {c.num_layers - 1}"),
-        (attends and c.d_model % c.num_heads != 0, f"d_model {c.d_model} is no multiple of num_heads {c.num_heads}"),
-        (attends and not (c.rotary_dim % 2 == 0 and 0 <= c.rotary_dim <= c.d_model // c.num_heads),
-         f"rotary_dim {c.rotary_dim} must be even, 0 to {c.d_model // max(c.num_heads, 1)} (channels of a head)"),
-        (c.family == "h3" and c.d_model % c.head_dim != 0, f"d_model {c.d_model} is no multiple of head_dim {c.head_dim}"),
-        (c.family == "h3" and (c.state_size < 2 or c.state_size % 2), f"state_size {c.state_size} must be even"),
-    ):  # fmt: skip
-        if wrong:
-            raise ConfigError(f"model: {message}")
+    for message in _contradictions(config):
+        raise ConfigError(f"model: {message}")
+
+
+def _contradictions(c: ModelConfig) -> Iterator[str]:
+    """Find what cannot be built; the first finding is the one to report, the later ones may rest on it."""
+    for name in ("d_model", "d_inner", "num_layers", "num_heads", "head_dim", "short_filter", "filter_order"):
+        if getattr(c, name) < 1:
+            yield f"{name} {getattr(c, name)} must be at least 1"
+    for name in ("embedding_dropout", "residual_dropout"):
+        if not 0 <= getattr(c, name) < 1:
+            yield f"{name} {getattr(c, name)} must be at least 0 and below 1"
+    if c.max_length is not None and c.max_length < 1:
+        yield f"max_length {c.max_length} must be at least 1, or null"
+    if any(not 0 <= i < c.num_layers for i in c.attention_layers):
+        yield f"attention_layers {c.attention_layers} must lie in 0 to {c.num_layers - 1}"
+    if c.family == "hyena" and c.max_length is None:
+        yield "max_length is null, and hyena's filters are defined on it: give a number"
+    if c.family == "hyena" and (c.filter_embedding < 3 or c.filter_embedding % 2 == 0):
+        yield f"filter_embedding {c.filter_embedding} must be odd and at least 3"
+    if c.family == "h3" and c.d_model % c.head_dim:
+        yield f"d_model {c.d_model} is no multiple of head_dim {c.head_dim}"
+    if c.family == "h3" and (c.state_size < 2 or c.state_size % 2):
+        yield f"state_size {c.state_size} must be even and at least 2"
+    if c.family == "attention" or c.attention_layers:
+        if c.d_model % c.num_heads:
+            yield f"d_model {c.d_model} is no multiple of num_heads {c.num_heads}"
+        if c.rotary_dim % 2 or not 0 <= c.rotary_dim <= c.d_model // c.num_heads:
+            yield f"rotary_dim {c.rotary_dim} must be even and at most {c.d_model // c.num_heads}, a head's channels"
 
 
 def initialize(model: LanguageModel) -> None:
@@ -156,7 +168,7 @@ def initialize(model: LanguageModel) -> None:
     scaled = _INIT_STD / math.sqrt(2 * model.config.num_layers)  # the residual sum has two terms a block
     for block in model.backbone.layers:
         assert isinstance(block, Block)
-        nn.init.normal_(getattr(block.mixer, str(block.mixer.residual_projection)).weight, std=scaled)
+        nn.init.normal_(block.mixer.get_parameter(f"{block.mixer.residual_projection}.weight"), std=scaled)
         nn.init.normal_(block.mlp.fc2.weight, std=scaled)
 
 
@@ -172,3 +184,13 @@ def mark_parameters(model: nn.Module) -> None:
                 parameter._no_weight_decay = True  # type: ignore[attr-defined]
             if isinstance(module, ShiftKernel | DiagonalKernel):
                 parameter._max_lr = _SSM_MAX_LR  # type: ignore[attr-defined]
+
+
+def cast_model(model: nn.Module, dtype: torch.dtype) -> None:
+    """Turn a model's weights to `dtype` in place; what makes the filters stays in float32 below that precision."""
+    if isinstance(model, HyenaFilter | ShiftKernel | DiagonalKernel) and dtype.itemsize < torch.float32.itemsize:
+        return
+    for tensor in (*model.parameters(recurse=False), *model.buffers(recurse=False)):
+        tensor.data = tensor.data.to(dtype)
+    for child in model.children():
+        cast_model(child, dtype)

@@ -45,14 +45,13 @@ def rotary_frequencies(rotary_dim: int) -> Float[Tensor, " half"]:
     return _ROTARY_BASE ** -(torch.arange(0, rotary_dim, 2).double() / rotary_dim)
 
 
-def rotate(
-    x: Float[Tensor, "b h l n"], positions: Integer[Tensor, " l"], rotary_dim: int
-) -> Float[Tensor, "b h l n"]:
+def rotate(x: Float[Tensor, "b h l n"], positions: Integer[Tensor, " l"], rotary_dim: int) -> Float[Tensor, "b h l n"]:
     """Turn pairs of channels (i, i + rotary_dim / 2) by position * frequency; the other channels pass.
 
     Angles are float64: a float32 one is off by 0.06 rad at position 1M.
     """
     angle = positions.double()[:, None] * rotary_frequencies(rotary_dim).to(x.device)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second, rest = x.split([rotary_dim // 2, rotary_dim // 2, x.shape[-1] - rotary_dim], -1)
+    half = rotary_dim // 2
+    first, second, rest = x[..., :half], x[..., half:rotary_dim], x[..., rotary_dim:]
     return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], -1)

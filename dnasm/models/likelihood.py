@@ -1,0 +1,100 @@
+"""Log-probabilities of bases: renormalised over A, C, G, T, in float32 at least, summed in float64.
+
+A base's value depends on what stands before it alone: not on padding, and only by rounding on the batch.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Float, Float64, Integer
+from torch import Tensor
+
+from dnasm.config import ModelConfig
+from dnasm.errors import ConfigError
+from dnasm.models.backbone import LanguageModel
+from dnasm.vocabulary import PAD, A, T
+
+Sequences = Sequence[npt.NDArray[np.uint8]]
+
+
+def require_dna(config: ModelConfig) -> None:
+    """Refuse a model whose tokens are no bases.
+
+    Raises:
+        ConfigError: With the vocabulary's name.
+    """
+    if config.vocabulary != "dna":
+        raise ConfigError(
+            f"this model's vocabulary is {config.vocabulary!r} (text), not DNA: it cannot read bases; "
+            "its forward and generate take token ids"
+        )
+
+
+def base_log_probs(logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b 4"]:
+    """Log-probabilities of A, C, G, T given that one of them follows; in float32 or better."""
+    wide = logits[..., A : T + 1].to(torch.promote_types(logits.dtype, torch.float32))
+    return wide.log_softmax(-1)
+
+
+def is_base(tokens: Integer[Tensor, "*b"]) -> Bool[Tensor, "*b"]:
+    """Tell A, C, G, T from N, padding and special tokens."""
+    return (tokens >= A) & (tokens <= T)
+
+
+def target_log_probs(logits: Float[Tensor, "b l v"], tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b l-1"]:
+    """Log-probability of each base but the first, given all before it, in nats; 0 where the target is no base.
+
+    Args:
+        logits: `logits[:, i]` predicts `tokens[:, i + 1]`.
+        tokens: What the logits were computed from.
+    """
+    targets = tokens[:, 1:]
+    index = (targets.long() - A).clamp(0, T - A)
+    values = base_log_probs(logits[:, :-1]).gather(-1, index[..., None])[..., 0]
+    return values.where(is_base(targets), 0.0)
+
+
+def log_likelihood(logits: Float[Tensor, "b l v"], tokens: Integer[Tensor, "b l"]) -> Float64[Tensor, " b"]:
+    """Sum the log-probabilities of each sequence's bases, in nats, in float64.
+
+    The first base is given, not scored; N and padding count nothing.
+
+    Raises:
+        ValueError: If the sequences are shorter than 2, so that nothing would be scored.
+    """
+    if tokens.shape[1] < 2:
+        raise ValueError(f"need at least 2 tokens to score a sequence, got {tokens.shape[1]}")
+    return target_log_probs(logits, tokens).double().sum(1)
+
+
+def pad_right(sequences: Sequences) -> Integer[Tensor, "b l"]:
+    """Stack token arrays, the shorter ones padded on the right, where a causal model's values cannot see it."""
+    tokens = np.full((len(sequences), max(map(len, sequences), default=0)), PAD, dtype=np.uint8)
+    for row, sequence in zip(tokens, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return torch.from_numpy(tokens)
+
+
+@torch.inference_mode()
+def sequence_log_likelihoods(
+    model: LanguageModel, sequences: Sequences, batch_size: int = 16
+) -> npt.NDArray[np.float64]:
+    """Log-likelihood of each token array under the model, in nats, in the order given.
+
+    Sequences of like length share a batch, so that little is padded.
+    """
+    require_dna(model.config)
+    device = model.backbone.ln_f.weight.device
+    values = np.zeros(len(sequences))
+    for rows in _by_length(sequences, batch_size):
+        tokens = pad_right([sequences[i] for i in rows]).to(device)
+        values[rows] = log_likelihood(model(tokens), tokens).cpu().numpy()
+    return values
+
+
+def _by_length(sequences: Sequences, batch_size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
