@@ -41,3 +41,11 @@ class BackendUnavailable(DnasmError, RuntimeError):
     """A convolution backend was asked for by name and cannot run here; the message says why."""
 
     exit_code = 2
+
+
+class TrainingDiverged(DnasmError, ArithmeticError):
+    """The loss or its gradient is no longer a finite number; checkpoints up to there are kept."""
+
+
+class BaselineNotBeaten(DnasmError):
+    """A trained model was required to be better than a baseline and is not; everything was written all the same."""

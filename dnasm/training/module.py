@@ -1,0 +1,116 @@
+"""Pretraining as a Lightning module: model, loss, optimizer, learning rate, validation."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+
+from dnasm.config import OptimConfig
+from dnasm.errors import TrainingDiverged
+from dnasm.models.backbone import LanguageModel
+from dnasm.training.loss import RunningMean, ValidationResult, ValidationTally, next_base_loss
+from dnasm.training.optim import build_optimizer
+from dnasm.training.schedule import Schedule, Stopwatch
+
+CHECKPOINT_SCHEMA = 1
+
+
+class Pretraining(LightningModule):
+    """Next-base prediction. Loggers, checkpoints and progress are callbacks'; they read the attributes below."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        optim: OptimConfig,
+        schedule: Schedule,
+        *,
+        genomes: Sequence[str],
+        window: int,
+        provenance: Mapping[str, Any],
+    ) -> None:
+        """Take what training needs.
+
+        Args:
+            model: The model, with fresh or loaded weights.
+            optim: Optimizer settings.
+            schedule: Learning rate and end of training.
+            genomes: Names of the genomes, in the order of the batches' genome numbers.
+            window: Tokens in a window.
+            provenance: What checkpoints say of their origin; plain JSON values.
+        """
+        super().__init__()
+        self.model = model
+        self.optim, self.schedule = optim, schedule
+        self.genomes, self.window = list(genomes), window
+        self.provenance = dict(provenance)
+        self.clock = Stopwatch()
+        self.train_nats = RunningMean()
+        self.tokens_seen = 0
+        self.grad_norm, self.rate = math.nan, math.nan
+        self.validation: ValidationResult | None = None
+        self._tally: ValidationTally | None = None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.model, self.optim)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.clock.start()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss = next_base_loss(self.model(batch["tokens"]), batch["tokens"], batch["weights"])
+        self.train_nats.add(loss)
+        self.tokens_seen += batch["tokens"].numel() * self.trainer.world_size
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient to `optim.clip_norm` and set the step's learning rate: the last thing before the step.
+
+        Raises:
+            TrainingDiverged: If the gradient is not finite.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
+        self.grad_norm = norm.item()
+        if not math.isfinite(self.grad_norm):
+            raise TrainingDiverged(
+                f"the gradient is {self.grad_norm} at step {self.global_step + 1}, learning rate {self.rate:.3g}; "
+                "lower optim.lr, lengthen optim.warmup_steps, or check the data"
+            )
+        factor = self.schedule.factor(self.global_step, self.clock.seconds)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.rate = self.optim.lr * factor
+
+    def on_validation_epoch_start(self) -> None:
+        self._tally = ValidationTally(len(self.genomes), self.window, self.device)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        assert self._tally is not None
+        logits = self.model(batch["tokens"])
+        self._tally.add(logits, batch["tokens"], batch["weights"], batch["windows"][:, 0])
+
+    def on_validation_epoch_end(self) -> None:
+        assert self._tally is not None
+        self.validation = self._tally.result(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say in plain values what the weights are, so that they can be exported from the file alone."""
+        checkpoint["dnasm"] = {
+            "schema_version": CHECKPOINT_SCHEMA,
+            "model": asdict(self.model.config),
+            "provenance": self.provenance
+            | {
+                "steps": self.global_step,
+                "tokens": self.tokens_seen,
+                "validation_bits_per_base": None if self.validation is None else self.validation.bits_per_base,
+            },
+        }
