@@ -7,6 +7,7 @@ import json
 import re
 import types
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -375,13 +376,15 @@ def model_config(values: Mapping[str, Any], where: str) -> ModelConfig:
         ConfigError: If a key is unknown or a value has the wrong type; the message names both.
     """
     hints = get_type_hints(ModelConfig)
+    fields: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
             near = get_close_matches(key, hints, 1)
             raise ConfigError(f"{where}: unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         if not _fits(value, hints[key]):
             raise ConfigError(f"{where}: {key} is {value!r}, it must be {_type_name(hints[key])}")
-    return ModelConfig(**values)
+        fields[key] = float(value) if hints[key] is float else deepcopy(value)
+    return ModelConfig(**fields)
 
 
 def _fits(value: Any, hint: Any) -> bool:
