@@ -1,0 +1,203 @@
+"""Numbers that models are judged by: bits per base, loss by position, AUROC and average precision with intervals.
+
+Sums run in float64, whatever dtype the losses come in.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+def nats_to_bits(nats: float) -> float:
+    """Turn a loss in nats into bits.
+
+    >>> round(nats_to_bits(math.log(4)), 12)
+    2.0
+    """
+    return nats / math.log(2)
+
+
+def bits_to_nats(bits: float) -> float:
+    """Turn bits into nats."""
+    return bits * math.log(2)
+
+
+class WeightedMean:
+    """Mean of losses, each with its weight, over any number of batches."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.weight = 0.0
+
+    def update(self, losses: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> None:
+        """Take in losses and weights of the same shape; no weights: each loss counts 1.
+
+        A loss of weight 0 is not looked at: it may be NaN.
+        """
+        values, shares = _weighted(losses, weights)
+        self.total += float(values.sum())
+        self.weight += float(shares.sum())
+
+    @property
+    def mean(self) -> float:
+        """The mean so far; NaN if nothing had a weight."""
+        return self.total / self.weight if self.weight else math.nan
+
+
+class PositionLoss:
+    """Mean loss at each position of the window."""
+
+    def __init__(self, length: int) -> None:
+        self.total: Floats = np.zeros(length)
+        self.weight: Floats = np.zeros(length)
+
+    def update(self, losses: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> None:
+        """Take in a batch of losses (b, length) and their weights."""
+        values, shares = _weighted(losses, weights)
+        if values.ndim != 2 or values.shape[1] != len(self.total):
+            raise ValueError(f"losses have shape {values.shape}, expected (batch, {len(self.total)})")
+        self.total += values.sum(0)
+        self.weight += shares.sum(0)
+
+    @property
+    def mean(self) -> Floats:
+        """Mean at each position; NaN where nothing had a weight."""
+        return np.divide(self.total, self.weight, out=np.full(len(self.total), np.nan), where=self.weight > 0)
+
+    def binned(self, bins: int) -> list[tuple[int, int, float]]:
+        """Mean over stretches of positions, about as many as `bins`: (first, end excluded, mean)."""
+        edges = np.unique(np.linspace(0, len(self.total), min(bins, len(self.total)) + 1).astype(int))
+        totals, weights = np.add.reduceat(self.total, edges[:-1]), np.add.reduceat(self.weight, edges[:-1])
+        means = np.divide(totals, weights, out=np.full(len(totals), np.nan), where=weights > 0)
+        return list(zip(edges[:-1].tolist(), edges[1:].tolist(), means.tolist(), strict=True))
+
+
+def _weighted(losses: npt.ArrayLike, weights: npt.ArrayLike | None) -> tuple[Floats, Floats]:
+    values = np.asarray(losses, dtype=np.float64)
+    if weights is None:
+        return values, np.ones_like(values)
+    shares = np.asarray(weights, dtype=np.float64)
+    if shares.shape != values.shape:
+        raise ValueError(f"losses have shape {values.shape}, their weights {shares.shape}")
+    return np.multiply(values, shares, out=np.zeros_like(values), where=shares != 0), shares
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its confidence interval and the sizes that it rests on."""
+
+    value: float
+    low: float
+    high: float
+    num_positive: int
+    num_negative: int
+
+
+def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Probability that a positive scores higher than a negative; ties count one half.
+
+    Args:
+        labels: True or 1 for positives.
+        scores: Higher speaks for positive; no NaN.
+
+    Returns:
+        0 to 1; NaN if one of the classes is empty.
+
+    >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+    0.75
+    """
+    return _auroc(*_counts_by_score(labels, scores))
+
+
+def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Mean precision at each recall step, without interpolation, as scikit-learn defines it.
+
+    Args:
+        labels: True or 1 for positives.
+        scores: Higher speaks for positive; no NaN.
+
+    Returns:
+        0 to 1; NaN if one of the classes is empty.
+
+    >>> round(average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 4)
+    0.8333
+    """
+    return _average_precision(*_counts_by_score(labels, scores))
+
+
+def auroc_interval(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """AUROC with a percentile bootstrap interval; positives and negatives are resampled each on their own."""
+    return _bootstrap(_auroc, labels, scores, level, resamples, seed)
+
+
+def average_precision_interval(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Average precision with a percentile bootstrap interval; the share of positives stays as it is."""
+    return _bootstrap(_average_precision, labels, scores, level, resamples, seed)
+
+
+def _ranks(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Integers, Integers]:
+    """Rank of each positive's and each negative's score among the distinct scores, lowest first."""
+    positive, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if positive.ndim != 1 or positive.shape != values.shape:
+        raise ValueError(f"labels have shape {positive.shape}, scores {values.shape}; both are lists of one length")
+    if not np.isin(positive, [0, 1]).all():
+        raise ValueError(f"labels are 0 or 1, found {np.unique(positive)[:5].tolist()}")
+    if np.isnan(values).any():
+        raise ValueError(f"{int(np.isnan(values).sum())} of {len(values)} scores are NaN; leave those rows out")
+    ranks = np.unique(values, return_inverse=True)[1]
+    return ranks[positive == 1], ranks[positive == 0]
+
+
+def _counts_by_score(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Integers, Integers]:
+    """Positives and negatives at each distinct score, lowest first."""
+    positives, negatives = _ranks(labels, scores)
+    size = 1 + max(positives.max(initial=-1), negatives.max(initial=-1))
+    return np.bincount(positives, minlength=size), np.bincount(negatives, minlength=size)
+
+
+def _auroc(positives: Integers, negatives: Integers) -> float:
+    pairs = int(positives.sum()) * int(negatives.sum())
+    below = np.cumsum(negatives) - negatives
+    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else math.nan
+
+
+def _average_precision(positives: Integers, negatives: Integers) -> float:
+    found, false = np.cumsum(positives[::-1]), np.cumsum(negatives[::-1])
+    if not len(found) or not found[-1] or not false[-1]:
+        return math.nan
+    precision = found / np.maximum(found + false, 1)
+    return float((positives[::-1] * precision).sum() / found[-1])
+
+
+def _bootstrap(
+    statistic: Callable[[Integers, Integers], float],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    level: float,
+    resamples: int,
+    seed: int,
+) -> Estimate:
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"level is {level} (between 0 and 1), resamples {resamples} (at least 1)")
+    positives, negatives = _ranks(labels, scores)
+    value = statistic(*_counts_by_score(labels, scores))
+    low = high = math.nan
+    if not math.isnan(value):
+        rng = np.random.default_rng(seed)
+        size = 1 + int(max(positives.max(), negatives.max()))
+        draws = [
+            statistic(*(np.bincount(rng.choice(ranks, len(ranks)), minlength=size) for ranks in (positives, negatives)))
+            for _ in range(resamples)
+        ]
+        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return Estimate(value, low, high, len(positives), len(negatives))
