@@ -122,20 +122,22 @@ class Corpus:
                 masked[windows.reverse] = masked[windows.reverse, ::-1]
         return tokens, self.policy.weigh(tokens, masked)
 
-    def training_pieces(self, context: int) -> Iterator[tuple[Tokens, int]]:
+    def training_pieces(self, context: int, genome: int | None = None) -> Iterator[tuple[Tokens, int]]:
         """Walk through every training base once, for whoever counts k-mers.
 
         Args:
             context: Bases before a piece to have along, where its region goes on to the left.
+            genome: Number of the one genome to walk through; None: all.
 
         Yields:
             Tokens, and how many of them at the start are context that an earlier piece held already.
         """
-        for genome, split in zip(self.genomes, self.splits, strict=True):
+        for number in range(len(self.genomes)) if genome is None else (genome,):
+            split = self.splits[number]
             for region in split.layout.intervals(split.train):
                 for start in range(region.start, region.end, PIECE):
                     first = max(region.start, start - context)
-                    tokens = genome.tokens(region.contig, first, min(start + PIECE, region.end))
+                    tokens = self.genomes[number].tokens(region.contig, first, min(start + PIECE, region.end))
                     yield tokens, start - first
 
     def targets(self) -> list[tuple[int, Interval]]:
@@ -147,20 +149,23 @@ class Corpus:
         rows = self.validation.table()[:, :4].tolist()
         return [(g, Interval(names[g][c], start + 1, start + length)) for g, c, start, length in rows]
 
-    def target_pieces(self, context: int) -> Iterator[tuple[Tokens, int, Weights]]:
+    def target_pieces(self, context: int, genome: int | None = None) -> Iterator[tuple[Tokens, int, Weights]]:
         """Walk through the validation's targets with the bases before them, as a baseline without windows sees them.
 
         Args:
             context: Bases to the left of the first target to have along, as far as the contig goes.
+            genome: Number of the one genome whose targets are wanted; None: all.
 
         Yields:
             Tokens, how many of them at the start are context, and the weights of the targets after it.
         """
         for number, target in self.targets():
-            genome, first = self.genomes[number], max(0, target.start - context)
-            tokens = genome.tokens(target.contig, first, target.end)
+            if genome not in (None, number):
+                continue
+            source, first = self.genomes[number], max(0, target.start - context)
+            tokens = source.tokens(target.contig, first, target.end)
             here = tokens[target.start - first :]
-            masked = None if self._masked is None else genome.masked(target.contig, target.start, target.end)
+            masked = None if self._masked is None else source.masked(target.contig, target.start, target.end)
             yield tokens, target.start - first, self.policy.weigh(here, masked)
 
     def counts(self) -> dict[str, dict[str, int | float]]:
