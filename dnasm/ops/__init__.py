@@ -1,6 +1,19 @@
 """Torch functions with a fast path; `reference` holds their definitions."""
 
+from dnasm.ops.backends import Call, record_calls, set_backend
 from dnasm.ops.fftconv import fftconv
 from dnasm.ops.reference import short_conv
+from dnasm.ops.spectrum import Spectrum, spectrum
+from dnasm.ops.streaming import StreamState, fftconv_step
 
-__all__ = ["fftconv", "short_conv"]
+__all__ = [
+    "Call",
+    "Spectrum",
+    "StreamState",
+    "fftconv",
+    "fftconv_step",
+    "record_calls",
+    "set_backend",
+    "short_conv",
+    "spectrum",
+]

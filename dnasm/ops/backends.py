@@ -1,0 +1,114 @@
+"""Which code runs a convolution, why, and a record of it that tests can read."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnasm.errors import BackendUnavailable
+from dnasm.ops import reference, rightangle
+from dnasm.ops.operands import BACKENDS, Operands
+
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
+_records: list[list["Call"]] = []
+_preferred = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of a convolution: what a test asserts on."""
+
+    backend: str
+    """`reference`, `cpu` or `cuda`."""
+    body: str
+    """Which code of that backend: `torch`, `native`."""
+    direction: str
+    """`forward` or `backward`."""
+    work: int
+    """Elements transformed, padding included: rows times tiles times the plan's length."""
+
+
+@contextmanager
+def record_calls() -> Iterator[list[Call]]:
+    """Collect a `Call` for every convolution that runs inside the `with` block."""
+    calls: list[Call] = []
+    _records.append(calls)
+    try:
+        yield calls
+    finally:
+        _records[:] = [other for other in _records if other is not calls]
+
+
+def note(call: Call) -> None:
+    """Tell the open records about a run."""
+    for calls in _records:
+        calls.append(call)
+
+
+def set_backend(name: str) -> None:
+    """Choose what `backend="auto"` means in this process: `auto`, or one backend that then never falls back."""
+    global _preferred
+    _preferred = check_name(name)
+
+
+def check_name(name: str) -> str:
+    """Return a backend's name if it is one."""
+    if name not in BACKENDS:
+        raise ValueError(f"no backend {name!r}; there are {', '.join(BACKENDS)}")
+    return name
+
+
+def say_once(message: str) -> None:
+    """Log a warning the first time that it comes up in this process."""
+    if message not in _said:
+        _said.add(message)
+        _log.warning(message)
+
+
+def choose(op: Operands, name: str) -> str:
+    """Turn a requested backend into the one that runs.
+
+    Raises:
+        BackendUnavailable: If a backend was named and cannot take these tensors.
+    """
+    name = _preferred if name == "auto" else name
+    device = op.u.device.type
+    if name == "auto":
+        if device == "cpu":
+            return "reference" if torch.float64 in (op.u.dtype, op.k.dtype) else "cpu"
+        if device == "cuda":
+            say_once("fftconv runs the reference on cuda: this build has no CUDA kernels")
+        return "reference"
+    if name == "cpu" and device != "cpu":
+        raise BackendUnavailable(f"backend 'cpu' was asked for, but u is on {op.u.device}: pass u.cpu() or 'auto'")
+    if name == "cuda":
+        raise BackendUnavailable("backend 'cuda' was asked for, but this build has no CUDA kernels: pass 'auto'")
+    return name
+
+
+def forward(op: Operands, backend: str) -> Tensor:
+    """Run the convolution on the backend that was asked for."""
+    chosen = choose(op, backend)
+    note(Call(chosen, "torch", "forward", op.u.numel()))
+    if chosen == "cpu":
+        return rightangle.forward(op)
+    return reference.fftconv(op.u, op.k, in_gate=op.in_gate, out_gate=op.out_gate, skip=op.skip, **_options(op))
+
+
+def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...], backend: str) -> list[Tensor | None]:
+    """Run its gradient: for u, k, in_gate, out_gate and skip, None where not needed."""
+    chosen = choose(op, backend)
+    note(Call(chosen, "torch", "backward", op.u.numel()))
+    if chosen == "cpu":
+        return rightangle.backward(op, dy, needs)
+    grads = reference.fftconv_backward(dy, op.u, op.k, op.in_gate, op.out_gate, op.skip, **_options(op))
+    return [grad if need else None for grad, need in zip(grads, needs, strict=True)]
+
+
+def _options(op: Operands) -> dict[str, Any]:
+    return {"bidirectional": op.bidirectional, "cu_seqlens": op.cu_seqlens}

@@ -1,0 +1,172 @@
+"""`dnasm::fftconv` and its gradient as torch operators: fake tensors, autograd and its second derivative, autocast."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnasm.ops import backends
+from dnasm.ops.operands import GRADIENTS, Operands
+
+_INPUTS = (
+    "Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor? cu_seqlens, Tensor? values, "
+    "bool bidirectional, str backend, str? precision"
+)
+
+
+def _operands(
+    u: Tensor,
+    k: Tensor,
+    in_gate: Tensor | None,
+    out_gate: Tensor | None,
+    skip: Tensor | None,
+    cu_seqlens: Tensor | None,
+    values: Tensor | None,
+    bidirectional: bool,
+    precision: str | None,
+) -> Operands:
+    return Operands(u, k, in_gate, out_gate, skip, cu_seqlens, bidirectional, values, precision)
+
+
+@torch.library.custom_op("dnasm::fftconv", mutates_args=(), schema=f"({_INPUTS}) -> Tensor")
+def fftconv(
+    u: Tensor,
+    k: Tensor,
+    in_gate: Tensor | None,
+    out_gate: Tensor | None,
+    skip: Tensor | None,
+    cu_seqlens: Tensor | None,
+    values: Tensor | None,
+    bidirectional: bool,
+    backend: str,
+    precision: str | None,
+) -> Tensor:
+    """The convolution; arguments as `dnasm.ops.fftconv`, which checks them, plus k's spectrum if it is known."""
+    op = _operands(u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision)
+    return backends.forward(op, backend)
+
+
+@torch.library.custom_op(
+    "dnasm::fftconv_backward",
+    mutates_args=(),
+    schema=f"(Tensor dy, {_INPUTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def fftconv_backward(
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor,
+    in_gate: Tensor | None,
+    out_gate: Tensor | None,
+    skip: Tensor | None,
+    cu_seqlens: Tensor | None,
+    values: Tensor | None,
+    bidirectional: bool,
+    backend: str,
+    precision: str | None,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients for u, k, in_gate, out_gate and skip; an empty tensor stands for one that is not needed."""
+    op = _operands(u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision)
+    found = backends.backward(op, dy, tuple(needs), backend)
+    du, dk, din, dout, dskip = (dy.new_empty(0) if grad is None else grad.contiguous() for grad in found)
+    return du, dk, din, dout, dskip
+
+
+@fftconv.register_fake
+def _(u: Tensor, *_: object) -> Tensor:
+    return u.new_empty(u.shape)
+
+
+@fftconv_backward.register_fake
+def _(dy: Tensor, u: Tensor, k: Tensor, in_gate: Any, out_gate: Any, skip: Any, *rest: Any) -> tuple[Tensor, ...]:
+    tensors = (u, k, in_gate, out_gate, skip)
+    return tuple(
+        t.new_empty(t.shape) if need and t is not None else dy.new_empty(0)
+        for t, need in zip(tensors, rest[-1], strict=True)
+    )
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:7])
+    ctx.options = inputs[7:]
+
+
+def _gradient(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    tensors, needs = ctx.saved_tensors, list(ctx.needs_input_grad[:5])
+    grads = fftconv_backward(dy, *tensors, *ctx.options, needs)
+    return (*(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None, None, None)
+
+
+def _remember_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:8])
+    ctx.options = inputs[8:]
+
+
+def _second_gradient(ctx: Any, *toward: Tensor) -> tuple[Any, ...]:
+    """Gradient of `<dy, y'>`, y' the derivative of y when each input p moves toward `toward[p]`.
+
+    With x = in_gate * u and C = conv(x, k) + skip * x this is `y' = out_gate' C + out_gate C'`, where C' is C of (x',
+    k, skip) plus C of (x, k', skip'): convolutions and their gradients again, so every order of derivative works.
+    """
+    dy, u, k, in_gate, out_gate, skip, cu_seqlens, _ = ctx.saved_tensors
+    needs = ctx.options[-1]
+    rest = (cu_seqlens, None, *ctx.options[:-1])
+
+    def times(a: Tensor, gate: Tensor | None) -> Tensor:
+        return a if gate is None else a * gate
+
+    def direction(index: int, like: Tensor | None) -> Tensor | None:
+        return toward[index] if needs[index] and like is not None else None
+
+    u1, k1, in1, out1, skip1 = (direction(i, t) for i, t in enumerate((u, k, in_gate, out_gate, skip)))
+    zero = torch.zeros_like(u)
+    x = times(u, in_gate)
+    x1 = (zero if u1 is None else times(u1, in_gate)) + (zero if in1 is None else u * in1)
+    k1 = torch.zeros_like(k) if k1 is None else k1
+    skip1 = torch.zeros_like(skip) if skip1 is None and skip is not None else skip1
+
+    conv = fftconv(x, k, None, None, skip, *rest)
+    conv1 = fftconv(x1, k, None, None, skip, *rest) + fftconv(x, k1, None, None, skip1, *rest)
+    g = times(dy, out_gate)
+    g1 = zero if out1 is None else dy * out1
+    plain = [True, True, False, False, skip is not None]
+    dx, dk, _, _, dskip = fftconv_backward(g1, x, k, None, None, skip, *rest, plain)
+    dx1, dk1, _, _, dskip1 = fftconv_backward(g, x1, k, None, None, skip, *rest, plain)
+    dx = dx + fftconv_backward(g, x, k1, None, None, skip1, *rest, [True, False, False, False, False])[0]
+
+    grads = (
+        times(conv1, out_gate) + (zero if out1 is None else out1 * conv),
+        times(dx, in_gate) + times(dx1, in1 if in1 is not None else zero),
+        dk + dk1,
+        None if in_gate is None else u * dx + (zero if u1 is None else u1 * dx1),
+        None if out_gate is None else dy * conv1,
+        None if skip is None else dskip + dskip1,
+    )
+    wanted = [grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)]
+    return (*wanted, *[None] * (len(ctx.needs_input_grad) - len(wanted)))
+
+
+torch.library.register_autograd("dnasm::fftconv", _gradient, setup_context=_remember)
+torch.library.register_autograd("dnasm::fftconv_backward", _second_gradient, setup_context=_remember_backward)
+
+_library = torch.library.Library("dnasm", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
+
+
+def _register_autocast(device: str, key: str) -> None:
+    def cast(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, *rest: Any) -> Tensor:
+        """Signals take autocast's dtype; the filter and the skip keep theirs, they are small and want their digits."""
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return torch.ops.dnasm.fftconv(_cast(u, dtype), k, _cast(in_gate, dtype), _cast(out_gate, dtype), *rest)
+
+    _library.impl("fftconv", cast, key)  # type: ignore[no-untyped-call]
+
+
+_register_autocast("cpu", "AutocastCPU")
+_register_autocast("cuda", "AutocastCUDA")
+
+assert len(GRADIENTS) == 5, "the schema of fftconv_backward returns one tensor for each"
