@@ -1,0 +1,67 @@
+"""How a genome's preparation is shown on standard error: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dnasm.genome.build import Progress
+
+EVERY = 10.0
+"""Seconds between two plain lines."""
+
+
+@contextmanager
+def show_progress(genome: Path, *, quiet: bool = False) -> Iterator[Progress | None]:
+    """Yield what `prepare` takes as `progress`; it prints nothing before the first call.
+
+    Args:
+        genome: Named in what is printed.
+        quiet: Print nothing.
+    """
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bar(genome) as progress:
+            yield progress
+    else:
+        yield _PlainLines(genome)
+
+
+class _PlainLines:
+    def __init__(self, genome: Path) -> None:
+        self._genome = genome
+        self._began = time.monotonic()
+        self._next = self._began
+
+    def __call__(self, done: int, size: int, bases: int) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            first = self._next == self._began
+            self._next = now + EVERY
+            rate = "" if first else f", {bases / 1e6:,.0f} Mb at {bases / 1e6 / (now - self._began):,.0f} Mb/s"
+            print(f"preparing {self._genome}: {done / max(size, 1):.0%}{rate}", file=sys.stderr)
+
+
+@contextmanager
+def _bar(genome: Path) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("preparing {task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]:,.0f} Mb/s"),
+        TimeRemainingColumn(),
+    )
+    began = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(genome.name, total=None, rate=0.0)
+
+        def update(done: int, size: int, bases: int) -> None:
+            rate = bases / 1e6 / max(time.monotonic() - began, 1e-3)
+            bar.update(task, completed=done, total=size, rate=rate)
+
+        yield update
