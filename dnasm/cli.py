@@ -60,6 +60,13 @@ VERBS = {
         "run directory or Lightning checkpoint -> model directory",
         "dnasm export --run runs/demo --checkpoint last --out runs/demo-last",
     ),
+    "import": Verb(
+        "ImportConfig",
+        "convert",
+        "HyenaDNA or H3 checkpoint -> model directory",
+        "dnasm import hyenadna hyenadna-tiny-1k-seqlen --out models/hyenadna-tiny-1k",
+        ("kind", "path"),
+    ),
     "score": Verb(
         "ScoreConfig",
         "score",

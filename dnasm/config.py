@@ -224,6 +224,35 @@ class ExportConfig:
     """Model directory to make."""
     checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint of a run directory."""
+    format: Literal["dnasm", "hyenadna"] = "dnasm"
+    """`hyenadna`: `weights.ckpt` and `config.json` as the original code reads them; RUN may then be a model directory."""
+    force: bool = False
+    """Replace an output that exists."""
+    quiet: bool = False
+    """Print warnings and errors only."""
+
+
+@dataclass(kw_only=True)
+class ImportConfig:
+    """HyenaDNA or H3 checkpoint -> model directory, strictly: every tensor that is missing or unexpected is named."""
+
+    kind: Literal["hyenadna", "h3"]
+    """Whose checkpoint it is."""
+    path: str
+    """Checkpoint (.ckpt, .pt, .bin, .safetensors), or the folder of one with its config.json."""
+    out: str
+    """Model directory to make."""
+    modulation_shift: float | None = None
+    """hyenadna: constant of the filters' decay window; null: what config.json says, else 0.05 as in all published
+    models' own code. 0.0 for a model trained with the HyenaDNA training code."""
+    num_heads: int | None = None
+    """h3: heads of the attention layers; null: what config.json or the published model of that shape has."""
+    rotary_dim: int | None = None
+    """h3: rotary channels of the attention layers; null: likewise."""
+    discretization: Literal["bilinear", "zoh"] | None = None
+    """h3: how the diagonal SSM is made discrete; null: what config.json says, else bilinear."""
+    trust_pickle: bool = False
+    """Unpickle a file that holds more than tensors. This can run any code that its author put there."""
     force: bool = False
     """Replace an output that exists."""
     quiet: bool = False

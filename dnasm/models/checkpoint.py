@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,15 @@ def save_model(
     config = {"schema_version": SCHEMA_VERSION, **asdict(model.config)}
     origin = {"dnasm_version": __version__, **provenance}
     files = {CONFIG: _json(config), PROVENANCE: _json(origin), CARD: card or model_card(model, origin)}
-    try:
-        _write_whole(target, files, tensors(model))
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{target}: cannot write the model directory: {error}") from error
-    return target
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors(model).items()}
+
+    def write(draft: Path) -> None:
+        for name, text in files.items():
+            (draft / name).write_text(text, encoding="utf-8")
+        save_file(weights, draft / WEIGHTS)
+        (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)  # safetensors makes it private
+
+    return write_whole(target, write)
 
 
 def tensors(model: LanguageModel) -> dict[str, Tensor]:
@@ -217,15 +221,16 @@ def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, default=str) + "\n"
 
 
-def _write_whole(target: Path, files: Mapping[str, str], weights: Mapping[str, Tensor]) -> None:
-    """Write into a hidden sibling, then rename; what stood there is removed after."""
+def write_whole(target: Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a hidden sibling, then rename it to `target`; a folder that stood there is removed after.
+
+    Raises:
+        OutputError: If it cannot be written; then `target` is what it was.
+    """
     draft, old = (target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.{end}") for end in ("new", "old"))
-    draft.mkdir(parents=True)
     try:
-        for name, text in files.items():
-            (draft / name).write_text(text, encoding="utf-8")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, draft / WEIGHTS)
-        (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)  # safetensors makes it private
+        draft.mkdir(parents=True)
+        write(draft)
         for path in draft.iterdir():
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())
@@ -233,8 +238,11 @@ def _write_whole(target: Path, files: Mapping[str, str], weights: Mapping[str, T
             target.rename(old)
         draft.rename(target)
         shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{target}: cannot write this folder: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    return target
 
 
 def _pick_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -1,4 +1,4 @@
-"""`dnasm export`: a run directory or one of its checkpoints -> a model directory."""
+"""`dnasm export`: a run directory or one of its checkpoints -> a model directory, ours or in HyenaDNA's format."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,9 @@ import torch
 
 from dnasm.config import ExportConfig, model_config
 from dnasm.errors import InputError
-from dnasm.models.checkpoint import empty_model, fill, save_model, tensors
+from dnasm.models.backbone import LanguageModel
+from dnasm.models.checkpoint import WEIGHTS, empty_model, fill, load, save_model, tensors
+from dnasm.models.importers import export_hyenadna
 from dnasm.tasks.outputs import check_new_folder
 from dnasm.training.module import CHECKPOINT_SCHEMA
 
@@ -23,9 +25,16 @@ def run(config: ExportConfig) -> None:
     """
     target = check_new_folder(config.out, force=config.force, marker="config.json")
     source = Path(config.run)
-    if source.is_dir():
+    is_model = (source / WEIGHTS).is_file()
+    if source.is_dir() and not is_model:
         source = source / "checkpoints" / f"{config.checkpoint}.ckpt"
-    export_checkpoint(source, target)
+    if config.format == "hyenadna":
+        model = load(source, device="cpu") if is_model else read_model(source)[0]
+        export_hyenadna(model, target, replace=True)
+    elif is_model:
+        raise InputError(f"{source} is a model directory already; give a run directory or a checkpoint of one")
+    else:
+        export_checkpoint(source, target)
     if not config.quiet:
         print(f"{source} -> {target}", file=sys.stderr)
 
@@ -37,6 +46,16 @@ def export_checkpoint(checkpoint: Path, target: Path) -> None:
         InputError: If it is missing, damaged or none of dnasm's.
         OutputError: If the directory cannot be written.
     """
+    model, provenance = read_model(checkpoint)
+    save_model(model, target, provenance, replace=True)
+
+
+def read_model(checkpoint: Path) -> tuple[LanguageModel, dict[str, Any]]:
+    """Read the model in a checkpoint of ours, and where it comes from.
+
+    Raises:
+        InputError: If it is missing, damaged or none of dnasm's.
+    """
     state = read_checkpoint(checkpoint)
     model = empty_model(model_config(state["dnasm"]["model"], str(checkpoint)))
     weights = state["state_dict"]
@@ -45,7 +64,7 @@ def export_checkpoint(checkpoint: Path, target: Path) -> None:
         {name: weights[f"model.{name}"] for name in tensors(model) if f"model.{name}" in weights},
         str(checkpoint),
     )
-    save_model(model, target, state["dnasm"]["provenance"], replace=True)
+    return model, state["dnasm"]["provenance"]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
