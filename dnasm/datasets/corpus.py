@@ -1,15 +1,16 @@
 """The genomes of one training run, with what may be learned from, what is held out, and what each base counts."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dnasm.config import DataConfig
-from dnasm.datasets.regions import Integers, Spans, Splits, merge, num_bases, split_genome
+from dnasm.datasets.regions import Integers, num_bases, split_genome
 from dnasm.datasets.windows import GenomeRegions, Windows, WindowSampler, tile_windows
 from dnasm.errors import ConfigError
 from dnasm.genome import Genome, Interval
@@ -17,6 +18,7 @@ from dnasm.vocabulary import BASES, PAD, Tokens, reverse_complement
 
 Weights = npt.NDArray[np.uint8] | npt.NDArray[np.float16]
 Mask = npt.NDArray[np.bool_]
+Array = TypeVar("Array", Tokens, Mask)
 
 PIECE = 1 << 22
 """Bases in a piece of a long region: a few tens of megabytes for whoever counts them."""
@@ -55,12 +57,13 @@ class SoftMaskPolicy:
 class Corpus:
     """Genomes opened and cut into splits, and the windows that a model reads from them."""
 
-    def __init__(self, config: DataConfig, *, seed: int = 0) -> None:
+    def __init__(self, config: DataConfig, *, seed: int = 0, quiet: bool = False) -> None:
         """Open the genomes (their token stores are built if need be) and place the windows.
 
         Args:
             config: Which genomes, regions and windows.
             seed: Seed of the training windows.
+            quiet: Show no progress while a token store is built.
 
         Raises:
             ConfigError: If the settings contradict one another or the genomes.
@@ -68,23 +71,14 @@ class Corpus:
         """
         _refuse_twice(config)
         self.config, self.seed = config, seed
-        self.genomes = [Genome(genome.path) for genome in config.genomes]
+        self.policy = SoftMaskPolicy.of(config)
+        self.genomes = [Genome(settings.path, quiet=quiet) for settings in config.genomes]
         self.splits = [
             split_genome(settings, genome.contigs)
             for settings, genome in zip(config.genomes, self.genomes, strict=True)
         ]
-        self.policy = SoftMaskPolicy.of(config)
-        n_runs = [_on_line(genome, split, "n") for genome, split in zip(self.genomes, self.splits, strict=True)]
-        self._masked: list[Spans] | None = None
-        if self.policy.weight != 1:
-            self._masked = [_on_line(g, s, "mask") for g, s in zip(self.genomes, self.splits, strict=True)]
-        self._offsets = [np.array([g.offset(name) for name in g.contigs], dtype=np.int64) for g in self.genomes]
-        sources = [
-            GenomeRegions(settings.path, split.layout, split.train, runs, settings.weight)
-            for settings, split, runs in zip(config.genomes, self.splits, n_runs, strict=True)
-        ]
         self.sampler = WindowSampler(
-            sources,
+            self._regions("train"),
             config.window,
             max_n_fraction=config.max_n_fraction,
             reverse_complement=config.reverse_complement,
@@ -92,29 +86,34 @@ class Corpus:
         )
         for path, (count, bases) in self.sampler.skipped.items():
             _log.warning(
-                "%s: %d training regions (%d bases) are shorter than the window of %d and not used; "
-                "data.short_regions pad would use them",
-                path,
-                count,
-                bases,
-                config.window,
+                "%s: %s training regions (%s bases) are shorter than the window of %s and not used; "
+                "data.short_regions: pad would use them",
+                *(path, f"{count:,}", f"{bases:,}", f"{config.window:,}"),
             )
-        held_out = [
-            GenomeRegions(source.path, split.layout, split.validation, source.n_runs)
-            for source, split in zip(sources, self.splits, strict=True)
-        ]
         self.validation: Windows = tile_windows(
-            held_out,
+            self._regions("validation"),
             config.window,
             config.validation_windows,
             max_n_fraction=config.max_n_fraction,
             short=config.short_regions,
         )
 
+    def _regions(self, split: Literal["train", "validation"]) -> list[GenomeRegions]:
+        return [
+            GenomeRegions(
+                settings.path,
+                splits.layout,
+                getattr(splits, split),
+                genome.store.runs("n", 0, genome.contigs.total),
+                settings.weight,
+            )
+            for settings, splits, genome in zip(self.config.genomes, self.splits, self.genomes, strict=True)
+        ]
+
     def read(self, windows: Windows) -> tuple[Tokens, Weights]:
         """Read windows: tokens, and what each counts as a target of the loss; both (windows, window)."""
-        tokens = self._read_tokens(windows)
-        masked = self._read_mask(windows)
+        tokens = self._gather(windows, Genome.read, PAD)
+        masked = None if self.policy.weight == 1 else self._gather(windows, Genome.read_masked, False)
         # Padding is in place by now, so that it turns round with the sequence.
         if windows.reverse.any():
             tokens[windows.reverse] = reverse_complement(tokens[windows.reverse])
@@ -145,9 +144,9 @@ class Corpus:
 
         The first base of a window has nothing before it and is not predicted, so targets begin one base later.
         """
-        names = [split.layout.names for split in self.splits]
         rows = self.validation.table()[:, :4].tolist()
-        return [(g, Interval(names[g][c], start + 1, start + length)) for g, c, start, length in rows]
+        name = [genome.contigs.name for genome in self.genomes]
+        return [(g, Interval(name[g](c), start + 1, start + length)) for g, c, start, length in rows]
 
     def target_pieces(self, context: int, genome: int | None = None) -> Iterator[tuple[Tokens, int, Weights]]:
         """Walk through the validation's targets with the bases before them, as a baseline without windows sees them.
@@ -165,7 +164,9 @@ class Corpus:
             source, first = self.genomes[number], max(0, target.start - context)
             tokens = source.tokens(target.contig, first, target.end)
             here = tokens[target.start - first :]
-            masked = None if self._masked is None else source.masked(target.contig, target.start, target.end)
+            masked = None
+            if self.policy.weight != 1:
+                masked = source.masked(target.contig, target.start, target.end)
             yield tokens, target.start - first, self.policy.weigh(here, masked)
 
     def counts(self) -> dict[str, dict[str, int | float]]:
@@ -184,50 +185,26 @@ class Corpus:
             )
         }
 
-    def _read_tokens(self, windows: Windows) -> Tokens:
-        whole = windows.length == self.config.window
-        if whole.all() and (windows.genome == windows.genome[0]).all():
-            return self._read_whole(int(windows.genome[0]), windows.contig, windows.start)
-        tokens = np.full((len(windows), self.config.window), PAD, dtype=np.uint8)
-        for number in np.unique(windows.genome).tolist():
-            rows = np.flatnonzero(whole & (windows.genome == number))
-            tokens[rows] = self._read_whole(number, windows.contig[rows], windows.start[rows])
-        for row in np.flatnonzero(~whole).tolist():
-            number, contig, start, length = windows.table()[row, :4].tolist()
-            tokens[row, :length] = self.genomes[number].read(self._offsets[number][[contig]] + start, length)[0]
-        return tokens
+    def _gather(self, windows: Windows, read: Callable[[Genome, Integers, int], Array], padding: int) -> Array:
+        """Read each window with one of the genomes' readers, and fill up those that are short."""
+        width = self.config.window
+        short: Mask = windows.length < width
+        whole: list[Integers] = [
+            np.flatnonzero(~short & (windows.genome == number)) for number in np.unique(windows.genome)
+        ]
+        groups = [rows for rows in (*whole, *np.flatnonzero(short)[:, None]) if len(rows)]
+        parts = [read(*self._source(windows[rows])) for rows in groups]
+        if len(parts) == 1 and not short.any():
+            return parts[0]
+        out = np.full((len(windows), width), padding, dtype=parts[0].dtype)
+        for rows, bases in zip(groups, parts, strict=True):
+            out[rows, : bases.shape[1]] = bases
+        return out
 
-    def _read_whole(self, number: int, contig: Integers, start: Integers) -> Tokens:
-        return self.genomes[number].read(self._offsets[number][contig] + start, self.config.window)
-
-    def _read_mask(self, windows: Windows) -> Mask | None:
-        if self._masked is None:
-            return None
-        masked = np.zeros((len(windows), self.config.window), dtype=np.bool_)
-        for number in np.unique(windows.genome).tolist():
-            rows = np.flatnonzero(windows.genome == number)
-            line = self.splits[number].layout.begins[windows.contig[rows]] + windows.start[rows]
-            masked[rows] = paint(self._masked[number], line, windows.length[rows], self.config.window)
-        return masked
-
-
-def paint(spans: Spans, start: Integers, length: Integers, width: int) -> Mask:
-    """Mark, for windows on the line, the bases that lie in `spans`: (windows, width)."""
-    first = np.searchsorted(spans[:, 1], start, side="right")
-    counts = np.searchsorted(spans[:, 0], start + length, side="left") - first
-    row = np.repeat(np.arange(len(start)), counts)
-    span = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + first[row]
-    steps = np.zeros((len(start), width + 1), dtype=np.int8)
-    steps[row, np.maximum(spans[span, 0] - start[row], 0)] += 1
-    steps[row, np.minimum(spans[span, 1] - start[row], length[row])] -= 1
-    return np.cumsum(steps[:, :width], axis=1, dtype=np.int8).view(np.bool_)
-
-
-def _on_line(genome: Genome, split: Splits, what: str) -> Spans:
-    runs = genome.n_runs if what == "n" else genome.mask_runs
-    begins = split.layout.begins.tolist()
-    pieces = [runs(name) + begin for name, begin in zip(genome.contigs, begins, strict=True)]
-    return merge(np.concatenate(pieces)) if pieces else merge([])
+    def _source(self, windows: Windows) -> tuple[Genome, Integers, int]:
+        """Where windows of one genome and one length lie."""
+        genome = self.genomes[int(windows.genome[0])]
+        return genome, genome.contigs.offsets[windows.contig] + windows.start, int(windows.length[0])
 
 
 def _refuse_twice(config: DataConfig) -> None:

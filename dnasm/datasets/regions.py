@@ -4,9 +4,8 @@ Regions are spans on one line: the contigs laid end to end with a free base betw
 one-dimensional and a span never runs from one contig into the next.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from dnasm.config import GenomeConfig
 from dnasm.errors import ConfigError, InputError
 from dnasm.genome import Interval, read_bed
+from dnasm.genome.contigs import Contigs
 
 Spans = npt.NDArray[np.int64]
 """(n, 2): starts and ends on the line, sorted, disjoint and none empty."""
@@ -25,27 +25,18 @@ NO_SPANS: Spans = np.empty((0, 2), dtype=np.int64)
 class Layout:
     """Where the contigs of one genome lie on the line."""
 
-    def __init__(self, contigs: Mapping[str, int]) -> None:
-        self.names = tuple(contigs)
-        self.lengths: Integers = np.fromiter(contigs.values(), dtype=np.int64, count=len(contigs))
-        self.begins: Integers = np.concatenate([[0], np.cumsum(self.lengths + 1)[:-1]]).astype(np.int64)
-        self._number = {name: i for i, name in enumerate(self.names)}
-
-    def __contains__(self, contig: str) -> bool:
-        return contig in self._number
-
-    def whole(self, contig: str) -> Interval:
-        """All of a known contig."""
-        return Interval(contig, 0, int(self.lengths[self._number[contig]]))
+    def __init__(self, contigs: Contigs) -> None:
+        self.contigs = contigs
+        self.begins: Integers = contigs.offsets + np.arange(len(contigs))
 
     def span(self, interval: Interval) -> tuple[int, int]:
         """Place an interval of a known contig on the line."""
-        begin = int(self.begins[self._number[interval.contig]])
+        begin = int(self.begins[self.contigs.index(interval.contig)])
         return begin + interval.start, begin + interval.end
 
     def everything(self) -> Spans:
         """One span for each contig that is not empty."""
-        return merge(np.stack([self.begins, self.begins + self.lengths], axis=1))
+        return merge(np.stack([self.begins, self.begins + self.contigs.lengths], axis=1))
 
     def locate(self, points: Integers) -> tuple[Integers, Integers]:
         """Turn points of the line into contig numbers (file order) and positions in the contig (0-based)."""
@@ -57,7 +48,7 @@ class Layout:
         contig, start = self.locate(spans[:, 0])
         length = spans[:, 1] - spans[:, 0]
         triples = zip(contig.tolist(), start.tolist(), length.tolist(), strict=True)
-        return [Interval(self.names[c], s, s + n) for c, s, n in triples]
+        return [Interval(self.contigs.name(c), s, s + n) for c, s, n in triples]
 
 
 def num_bases(spans: Spans) -> int:
@@ -124,7 +115,7 @@ class _Source:
         return f"{self.role} ({next(hits)})"
 
 
-def split_genome(config: GenomeConfig, contigs: Mapping[str, int]) -> Splits:
+def split_genome(config: GenomeConfig, contigs: Contigs) -> Splits:
     """Read a genome's settings and BED files into the regions for training, validation and test.
 
     Training is `include` (or everything) without `exclude` and without what is held out, so no training window can
@@ -133,7 +124,7 @@ def split_genome(config: GenomeConfig, contigs: Mapping[str, int]) -> Splits:
 
     Args:
         config: The genome's settings.
-        contigs: Length of every contig, in file order.
+        contigs: The genome's contigs.
 
     Raises:
         ConfigError: If a held-out contig is unknown, or two settings claim the same bases.
@@ -162,9 +153,10 @@ def split_genome(config: GenomeConfig, contigs: Mapping[str, int]) -> Splits:
 
 def _named(layout: Layout, role: str, genome: str, names: Sequence[str]) -> _Source:
     for name in names:
-        if name not in layout:
-            raise ConfigError(f"{role} contig {name!r} is not in {genome}; {_suggest(name, layout.names)}")
-    return _Source(role, [layout.span(layout.whole(n)) for n in names], [f"contig {n}" for n in names], False)
+        if name not in layout.contigs:
+            raise ConfigError(f"{role}: {layout.contigs.unknown(name, genome)}")
+    spans = [layout.span(Interval(name, 0, layout.contigs[name])) for name in names]
+    return _Source(role, spans, [f"contig {name}" for name in names], False)
 
 
 def _from_bed(layout: Layout, role: str, genome: str, path: str | None) -> _Source:
@@ -177,25 +169,14 @@ def _from_bed(layout: Layout, role: str, genome: str, path: str | None) -> _Sour
     for record in records:
         interval = record.interval
         where = f"{path}, line {record.line}: {interval.contig}:{interval.start}-{interval.end}"
-        if interval.contig not in layout:
-            raise InputError(
-                f"{where}: contig {interval.contig!r} is not in {genome}; {_suggest(interval.contig, layout.names)}"
-            )
-        length = layout.whole(interval.contig).end
+        if interval.contig not in layout.contigs:
+            raise InputError(f"{path}, line {record.line}: {layout.contigs.unknown(interval.contig, genome)}")
+        length = layout.contigs[interval.contig]
         if interval.end > length:
-            raise InputError(f"{where} runs past the end of {interval.contig} ({length} bases) in {genome}")
+            raise InputError(f"{where} runs past the end of {interval.contig} ({length:,} bases) in {genome}")
         spans.append(layout.span(interval))
         labels.append(where)
     return _Source(role, spans, labels, True)
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    swapped = name.removeprefix("chr") if name.startswith("chr") else f"chr{name}"
-    near = [swapped] if swapped in names else get_close_matches(name, names, n=3)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"it has {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
 
 
 def _refuse_overlap(layout: Layout, one: _Source, other: _Source) -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dnasm.datasets.regions import Integers, Layout, Spans, num_bases
 from dnasm.errors import ConfigError, InputError
+from dnasm.genome.runs import Runs, count_inside
 
 Words = npt.NDArray[np.uint64]
 ShortRegions = Literal["skip", "pad"]
@@ -76,7 +77,7 @@ def below(words: Words, bounds: Integers | int) -> Integers:
 
 def uniform(words: Words) -> npt.NDArray[np.float64]:
     """Map uniform 64-bit words to floats in [0, 1)."""
-    return (words >> np.uint64(11)) * 2.0**-53
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 @dataclass(frozen=True)
@@ -97,29 +98,12 @@ class Windows:
     def __len__(self) -> int:
         return len(self.start)
 
-    def __getitem__(self, rows: slice) -> "Windows":
+    def __getitem__(self, rows: slice | Integers) -> "Windows":
         return Windows(self.genome[rows], self.contig[rows], self.start[rows], self.length[rows], self.reverse[rows])
 
     def table(self) -> Integers:
         """Columns genome, contig, start, length and reverse (0 or 1)."""
         return np.stack([self.genome, self.contig, self.start, self.length, self.reverse.astype(np.int64)], axis=1)
-
-
-class BaseCounter:
-    """Counts the bases of disjoint spans inside any window, without a look at the sequence."""
-
-    def __init__(self, spans: Spans) -> None:
-        self._starts, self._ends = spans[:, 0], spans[:, 1]
-        self._before = np.concatenate([[0], np.cumsum(self._ends - self._starts)])
-
-    def __call__(self, start: Integers, end: Integers) -> Integers:
-        """Count for windows `start` to `end` (end excluded)."""
-        return self._up_to(end) - self._up_to(start) if len(self._starts) else np.zeros_like(start)
-
-    def _up_to(self, points: Integers) -> Integers:
-        last = np.searchsorted(self._starts, points, side="right") - 1
-        past_end = np.maximum(self._ends[last] - points, 0)
-        return np.where(last < 0, 0, self._before[last + 1] - past_end)
 
 
 @dataclass(frozen=True)
@@ -131,8 +115,8 @@ class GenomeRegions:
     layout: Layout
     regions: Spans
     """Where windows may lie."""
-    n_runs: Spans
-    """Where the sequence is N."""
+    n_runs: Runs
+    """Where the sequence is N, in offsets of the token store."""
     weight: float | None = None
     """Share of the windows relative to the other genomes; None: by the number of bases."""
 
@@ -154,7 +138,7 @@ class _Starts:
         self._before = np.concatenate([[0], np.cumsum(places)])
         self.total = int(self._before[-1])
         self.max_n_fraction = max_n_fraction
-        self._count_n = BaseCounter(source.n_runs)
+        self._n_runs = source.n_runs
 
     def draw(self, words: Words) -> tuple[Integers, Integers]:
         """Map words to starts on the line, uniform over all the places, and to lengths."""
@@ -165,7 +149,8 @@ class _Starts:
         return np.minimum(self.spans[region, 0] + place - self._before[region], last), length
 
     def too_many_n(self, start: Integers, length: Integers) -> npt.NDArray[np.bool_]:
-        return self._count_n(start, start + length) > self.max_n_fraction * length
+        offset = start - self.layout.locate(start)[0]  # the line has one base more for each contig before this one
+        return count_inside(self._n_runs, offset, offset + length) > self.max_n_fraction * length
 
     def tile(self, window: int) -> tuple[Integers, Integers]:
         """Starts and lengths of windows side by side from each region's start; what is left at its end is not used."""
