@@ -14,6 +14,7 @@ from dnasm.datasets.regions import Integers, num_bases, split_genome
 from dnasm.datasets.windows import GenomeRegions, Windows, WindowSampler, tile_windows
 from dnasm.errors import ConfigError
 from dnasm.genome import Genome, Interval
+from dnasm.resources import locate
 from dnasm.vocabulary import BASES, PAD, Tokens, reverse_complement
 
 Weights = npt.NDArray[np.uint8] | npt.NDArray[np.float16]
@@ -72,7 +73,7 @@ class Corpus:
         _refuse_twice(config)
         self.config, self.seed = config, seed
         self.policy = SoftMaskPolicy.of(config)
-        self.genomes = [Genome(settings.path, quiet=quiet) for settings in config.genomes]
+        self.genomes = [Genome(locate(settings.path), quiet=quiet) for settings in config.genomes]
         self.splits = [
             split_genome(settings, genome.contigs)
             for settings, genome in zip(config.genomes, self.genomes, strict=True)
@@ -212,7 +213,7 @@ def _refuse_twice(config: DataConfig) -> None:
         raise ConfigError("data.genomes is empty; give at least one genome, as data.genomes: [{path: GENOME.fa}]")
     seen: dict[Path, str] = {}
     for genome in config.genomes:
-        place = Path(genome.path).resolve()
+        place = locate(genome.path).resolve()
         if place in seen:
             raise ConfigError(
                 f"data.genomes names {genome.path} twice (also as {seen[place]}): what one entry holds out, the other "

@@ -14,6 +14,7 @@ from dnasm.config import GenomeConfig
 from dnasm.errors import ConfigError, InputError
 from dnasm.genome import Interval, read_bed
 from dnasm.genome.contigs import Contigs
+from dnasm.resources import locate
 
 Spans = npt.NDArray[np.int64]
 """(n, 2): starts and ends on the line, sorted, disjoint and none empty."""
@@ -162,7 +163,7 @@ def _named(layout: Layout, role: str, genome: str, names: Sequence[str]) -> _Sou
 def _from_bed(layout: Layout, role: str, genome: str, path: str | None) -> _Source:
     if path is None:
         return _Source(role, [], [], True)
-    records = read_bed(path)
+    records = read_bed(locate(path))
     if not records:
         raise InputError(f"{path}: the BED file of the {role} regions names none; add regions or leave the setting out")
     spans, labels = [], []

@@ -160,8 +160,8 @@ def test_impossible_requests_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def yeast(shared: Path) -> dict[str, Tokens]:
-    with gzip.open(shared / "data/yeast_r64/sacCer3_chrI-XVI.fa.gz", "rt") as file:
+def yeast(root: Path) -> dict[str, Tokens]:
+    with gzip.open(root / "data/yeast_r64.fa.gz", "rt") as file:
         records = [record.split("\n", 1) for record in file.read().split(">")[1:]]
     return {header.split()[0]: encode(lines.replace("\n", "")) for header, lines in records}
 

@@ -24,6 +24,7 @@ def epochs(loader: TrainingLoader, count: int) -> list[Batch]:
     return [batch for _ in range(count) for batch in loader]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")  # on a machine with 2 cores
 def test_batches_do_not_depend_on_the_number_of_workers(config: DataConfig) -> None:
     read = {}
     for workers in (0, 1, 3):
