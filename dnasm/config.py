@@ -198,6 +198,8 @@ class PrepareConfig:
     """Build the store again even if it is up to date."""
     strict: bool = False
     """Turn warnings about the file into errors."""
+    rna: bool = False
+    """Read U as T; else it is read as N and counted."""
     quiet: bool = False
     """Print warnings and errors only."""
 
@@ -225,7 +227,7 @@ class ExportConfig:
     checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint of a run directory."""
     format: Literal["dnasm", "hyenadna"] = "dnasm"
-    """`hyenadna`: `weights.ckpt` and `config.json` as the original code reads them; RUN may then be a model directory."""
+    """`hyenadna`: `weights.ckpt` and `config.json` as the original code reads them; RUN may be a model directory."""
     force: bool = False
     """Replace an output that exists."""
     quiet: bool = False

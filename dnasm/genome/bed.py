@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 from dnasm.errors import InputError
-from dnasm.genome.files import lines, open_bytes
+from dnasm.genome.files import MAX_DIGITS, input_path, lines, open_bytes
 from dnasm.genome.interval import Interval
 
 _SKIPPED = ("#", "track", "browser")
@@ -36,7 +35,7 @@ def read_bed(path: str | PathLike[str]) -> list[BedRecord]:
         InputError: If a line is malformed; the message names it.
     """
     records = []
-    with open_bytes(Path(path)) as source:
+    with open_bytes(input_path(path)) as source:
         for number, line in lines(source):
             if line.strip() and not _skipped(line):
                 records.append(_record(line, number, f"{path}:{number}"))
@@ -74,9 +73,11 @@ def _interval(fields: list[str], where: str) -> Interval:
 
 
 def _coordinate(text: str, column: int, where: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
         named = ("start", "end")[column - 1]
-        raise InputError(f"{where}: {named} (column {column + 1}) is {text!r}; it must be a whole number, 0 or more")
+        raise InputError(
+            f"{where}: {named} (column {column + 1}) is {text[:30]!r}; it must be a whole number, 0 or more"
+        )
     return int(text)
 
 

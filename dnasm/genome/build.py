@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dnasm.errors import InputError, OutputError
 from dnasm.genome.fasta import FastaScanner
-from dnasm.genome.files import ByteSource, open_bytes
+from dnasm.genome.files import ByteSource, open_bytes, sync
 from dnasm.genome.genbank import GenBankAsFasta, looks_like_genbank
 from dnasm.genome.layout import ARRAYS, INDEX, TOKENS, Fingerprint, Section, StoreIndex
 from dnasm.genome.runs import BLOCK
@@ -138,7 +138,7 @@ def publish(built: Path, target: Path) -> None:
     """
     if target.exists() and (not target.is_dir() or set(os.listdir(target)) - {TOKENS, INDEX, ARRAYS}):
         raise OutputError(f"{target}: is no token store of dnasm, so it is not replaced; move it away")
-    _sync_folder(built)
+    sync(built)
     for _ in range(10):  # another process may publish between the two renames; its store is as good as ours
         try:
             built.rename(target)
@@ -150,18 +150,7 @@ def publish(built: Path, target: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             target.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    except OSError as error:  # some network file systems cannot
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(folder)
+    sync(target.parent)
 
 
 @contextlib.contextmanager

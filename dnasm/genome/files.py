@@ -3,22 +3,29 @@
 Every failure becomes one `InputError` that names the file and what to do; nothing here reads a file into memory.
 """
 
+import errno
 import gzip
 import io
 import os
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from dnasm.errors import InputError
+from dnasm.resources import locate
 
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """The empty block that ends every whole bgzip file."""
 
 MAX_LINE = 64 << 20
 """Longest line of a table that is read, so that a file without line ends cannot fill the memory."""
+
+MAX_DIGITS = 18
+"""Digits of a coordinate: more do not fit 64 bits."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -32,12 +39,25 @@ _OTHER_FORMATS = {
 }
 
 
+@runtime_checkable
 class ByteSource(Protocol):
     """What the readers need of an open file."""
 
     def read(self, size: int, /) -> bytes: ...
 
     def close(self) -> None: ...
+
+
+def input_path(path: str | PathLike[str]) -> Path:
+    """Turn what a user wrote into a path; `dnasm:NAME` is a file that ships with dnasm.
+
+    Raises:
+        InputError: If dnasm ships no such file.
+    """
+    try:
+        return locate(Path(path) if isinstance(path, PathLike) else path)
+    except FileNotFoundError as error:
+        raise InputError(str(error)) from None
 
 
 def check_regular(path: Path) -> os.stat_result:
@@ -85,6 +105,26 @@ def open_bytes(path: Path) -> "InputBytes":
     if head.startswith(_GZIP):
         return InputBytes(str(path), gzip.GzipFile(fileobj=io.BufferedReader(raw, 1 << 20)), raw)
     return InputBytes(str(path), raw, raw)
+
+
+def open_standard_input() -> "InputBytes":
+    """Read standard input, plain or gzip; blocks are handed on as they come."""
+    stream: Any = sys.stdin.buffer
+    if stream.peek(2)[:2] == _GZIP:
+        return InputBytes("standard input", gzip.GzipFile(fileobj=stream))
+    return InputBytes("standard input", _AsItComes(stream))
+
+
+class _AsItComes:
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int, /) -> bytes:
+        data: bytes = self._stream.read1(size)
+        return data
+
+    def close(self) -> None:
+        """Standard input stays open."""
 
 
 def is_bgzip(head: bytes) -> bool:
@@ -184,6 +224,18 @@ def _text(line: bytes, number: int) -> str:
     if number == 1:
         line = line.removeprefix(BYTE_ORDER_MARK)
     return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def place_of(path: Path, offset: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from dnasm.errors import InputError
 from dnasm.genome.contigs import Contigs
+from dnasm.genome.files import input_path
 from dnasm.genome.interval import Interval
 from dnasm.genome.progress import show_progress
 from dnasm.genome.runs import Bools, Runs, clip_runs
@@ -38,7 +39,7 @@ class Genome:
     """
 
     def __init__(self, path: str | PathLike[str], *, quiet: bool = False) -> None:
-        self.path = Path(path)
+        self.path = input_path(path)
         with show_progress(self.path, quiet=quiet) as progress:
             self.store, built, warnings = ensure_store(self.path, progress=progress)
         for warning in warnings if built else ():

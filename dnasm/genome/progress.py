@@ -37,11 +37,15 @@ class _PlainLines:
 
     def __call__(self, done: int, size: int, bases: int) -> None:
         now = time.monotonic()
-        if now >= self._next:
-            first = self._next == self._began
-            self._next = now + EVERY
-            rate = "" if first else f", {bases / 1e6:,.0f} Mb at {bases / 1e6 / (now - self._began):,.0f} Mb/s"
-            print(f"preparing {self._genome}: {done / max(size, 1):.0%}{rate}", file=sys.stderr)
+        if now < self._next:
+            return
+        if self._next == self._began:
+            print(f"preparing {self._genome} ({size:,} bytes)", file=sys.stderr)
+        else:
+            rate = bases / 1e6 / (now - self._began)
+            left = (size - done) / max(done, 1) * (now - self._began)
+            print(f"{done / size:.0%}, {rate:,.0f} Mb/s, {left:,.0f} s left", file=sys.stderr)
+        self._next = now + EVERY
 
 
 @contextmanager

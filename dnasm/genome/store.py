@@ -14,7 +14,7 @@ from dnasm.genome import build, layout
 from dnasm.genome.companions import check_companions
 from dnasm.genome.contigs import Contigs, Int64s
 from dnasm.genome.fasta import COUNTED
-from dnasm.genome.files import check_regular
+from dnasm.genome.files import check_regular, input_path
 from dnasm.genome.reader import TokenStore
 from dnasm.genome.runs import count_inside
 
@@ -143,7 +143,7 @@ def prepare(
         OutputError: If the store can be written nowhere.
     """
     began = time.perf_counter()
-    genome = Path(path)
+    genome = input_path(path)
     store, built, warnings = ensure_store(genome, force=force, strict=strict, rna=rna, progress=progress)
     for warning in warnings:
         log.warning("%s: %s", genome, warning)
