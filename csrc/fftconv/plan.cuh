@@ -1,0 +1,92 @@
+// Which index stands where: radices, shared-memory layout, table layout. Ordinary arithmetic, the same on both sides.
+//
+// A sequence of kLength = R1 * R2 * 16 * 16 is transformed at the roots of z^L = i: X_m = sum_n x_n e(n (m + 1/4) / L),
+// e(t) = exp(2 pi i t), every stage scaled to be unitary. Time n = n1 S1 + n2 256 + r1 16 + r2 with S1 = L / R1;
+// frequency m = m1 + R1 m2 + R1 R2 mr + 16 R1 R2 mc; each stage works in place, so m1 stands where n1 stood.
+// The 1/4 is in stage 1 alone: its matrix e(n1 (m1 + 1/4) / R1), its twiddle e(n' (m1 + 1/4) / L) with n' = n mod S1.
+//
+// The inner 16 x 16 stages run in registers on fragments F(i, j): lane (g, q) = (lane / 4, lane % 4), word w, half h hold
+// i = g + 8 (w & 1), j = 2 q + h + 8 (w >> 1). Slot s of an inner index holds digit sigma(s) = 2 (s % 8) + s / 8, on the
+// time and on the frequency side: the DFT matrix stays symmetric, and a lane's two columns are neighbours in memory.
+#pragma once
+
+#include "../host/shim.cuh"
+
+namespace dnasm {
+
+DNASM_SHARED_CODE int sigma(int slot) { return 2 * (slot % 8) + slot / 8; }
+DNASM_SHARED_CODE int sigma_inverse(int digit) { return digit / 2 + 8 * (digit % 2); }
+
+// Rows of the table of DFT matrices and twiddles; a row is one Quad for each of 32 lanes.
+template <int kR1, int kR2, int kTiles>
+struct TableRows {
+  static constexpr int kDft = 0;                            // re, im, -im of the inner 16-point DFT
+  static constexpr int kFirst = 3;                          // stage 1 and the last stage: 4 rows, or 1 below radix 16
+  static constexpr int kMiddle = 7;                         // radix 8 as a real 16 x 16 matrix: forward, inverse
+  static constexpr int kInner = 9;                          // twiddle between the inner stages: re, im
+  static constexpr int kOuterForward = 11;                  // stage 1's twiddle in the order of its output
+  static constexpr int kOuterInverse = 11 + 2 * kTiles;     // and in the order of the stage before the last
+  static constexpr int kMiddleForward = 11 + 4 * kTiles;    // the middle stage's twiddle, likewise twice
+  static constexpr int kMiddleInverse = 27 + 4 * kTiles;
+  static constexpr int kRows = 43 + 4 * kTiles;
+};
+
+template <int kL>
+struct Plan {
+  static_assert(kL >= 256 && kL <= 32768 && (kL & (kL - 1)) == 0);
+  static constexpr int kLength = kL;
+  static constexpr bool kDirect = kL == 256;  // 16 x 16: one warp, no shared memory
+  static constexpr int kR2 = kL >= 8192 ? 8 : 1;
+  static constexpr int kR1 = kDirect ? 16 : kL / kR2 / 256;
+  static constexpr int kStride1 = kL / kR1;
+  static constexpr int kTiles = kL / 256;
+  using Rows = TableRows<kR1, kR2, kTiles>;
+
+  static constexpr int kWarps = kL >= 16384 ? 16 : 8;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kBlocksPerSm = kWarps == 8 ? 2 : 1;  // 16 warps an SM leave 128 registers a thread
+  static constexpr int kSequences = kTiles < kWarps ? kWarps / kTiles : 1;  // side by side in a block
+  static constexpr int kTeam = kWarps / kSequences;                         // warps that share a sequence
+  static constexpr int kUnits = kTiles / kTeam;                             // tiles of 256 elements a warp
+
+  // Shared memory: a tile of 16 x 16 is four 8 x 8 matrices of 128 bytes for re, four for im. Tiles and outer digits are
+  // 16 bytes apart modulo 128, so neither stores of words nor ldmatrix meet a bank conflict.
+  static constexpr int kTilePitch = 1040;
+  static constexpr int kPitch1 = kR2 == 1 ? kTilePitch : kR2 * kTilePitch + 16;
+  static constexpr int kSequenceBytes = kDirect ? 0 : kR1 * kPitch1;
+  static constexpr int kSharedBytes = kSequences * kSequenceBytes + (kDirect ? 0 : 4 * kWarps);
+
+  // Stage 1 and the last stage work on units of 256 elements: 16 n1 by the 16 columns of one r1, or, below radix 16,
+  // 8 / R1 blocks (b) of R1 n1 by 16 columns, twice (s): r1 = 2 (p0 + b R1) + s. Both offsets are sums over the bits of u.
+  DNASM_SHARED_CODE static int unit_column(int u) { return kR1 == 16 ? 16 * u : u / kR1 * 256 + u % kR1 * 32; }
+  DNASM_SHARED_CODE static int unit_bytes(int u) {
+    return kR1 == 16 ? u / 16 * kTilePitch + u % 16 / 2 * 16 + u % 2 * 256 : u / kR1 * kTilePitch + u % kR1 * 16;
+  }
+  // Word w of a unit: its offset in the row beyond lane_column, in elements.
+  DNASM_SHARED_CODE static int word_column(int w) {
+    return kR1 == 16 ? (w % 2 + w / 2 * 8) * kStride1 : w % 2 * kStride1 + w / 2 * 16;
+  }
+  DNASM_SHARED_CODE static int lane_column(int lane) {
+    const int e = lane % 4 * 2, columns = lane / 4 * 2;
+    return e % kR1 * kStride1 + (kR1 == 16 ? 0 : e / kR1 * kR1 * 32) + columns;
+  }
+  DNASM_SHARED_CODE static int tile_bytes(int t) { return t / kR2 * kPitch1 + t % kR2 * kTilePitch; }
+
+  // The frequency at F(i, j) of tile t, and back.
+  DNASM_SHARED_CODE static int frequency(int t, int i, int j) {
+    if (kDirect) return i + 16 * sigma(j);
+    return t / kR2 + kR1 * (t % kR2 + kR2 * (sigma(i) + 16 * sigma(j)));
+  }
+  // Where the spectrum holds frequency m: the index of its re half; im stands kImHalves behind. [tile][re, im][lane][word][half]
+  static constexpr int kImHalves = 256;
+  DNASM_SHARED_CODE static int position(int m) {
+    const int t = kDirect ? 0 : m % kR1 * kR2 + m / kR1 % kR2;
+    const int i = kDirect ? m % 16 : sigma_inverse(m / (kR1 * kR2) % 16);
+    const int j = sigma_inverse(kDirect ? m / 16 : m / (16 * kR1 * kR2));
+    const int lane = i % 8 * 4 + j % 8 / 2, word = i / 8 + j / 8 * 2;
+    return t * 512 + lane * 8 + word * 2 + j % 2;
+  }
+};
+static_assert(Plan<4096>::position(1) == 512 && Plan<4096>::position(16) == 2 && Plan<256>::position(1) == 32);
+
+}  // namespace dnasm

@@ -1,0 +1,233 @@
+// The DFT stages of one sequence, on tensor cores. An accumulator, rounded to fp16, is the next product's operand.
+//
+// With F(i, j) as the left operand, F(i, j) -> F(i, j') ("keep"); as the right one, F(i, j) -> F(j', i) ("turn"): both
+// sum over j. An inner tile is read transposed, F(r2, r1), and goes turn, keep | turn, turn back to F(r1, r2).
+#pragma once
+
+#include "numeric.cuh"
+#include "plan.cuh"
+
+namespace dnasm {
+
+struct DftMatrix {
+  Quad re, im, neg_im;
+};
+
+DNASM_DEVICE void round_to(uint32_t (&words)[4], int nt, const float (&c)[4]) {
+  words[2 * nt] = pack_half2(c[0], c[1]);
+  words[2 * nt + 1] = pack_half2(c[2], c[3]);
+}
+
+// A complex 16-point DFT over j; the inverse swaps im and -im.
+template <bool kTurn, bool kInverse>
+DNASM_DEVICE void dft16(Tile& x, const DftMatrix& d) {
+  const Quad& plus = kInverse ? d.neg_im : d.im;
+  const Quad& minus = kInverse ? d.im : d.neg_im;
+  Tile out;
+  DNASM_UNROLL
+  for (int nt = 0; nt < 2; ++nt) {
+    float re[4] = {}, im[4] = {};
+    if (kTurn) {
+      mma_16816(re, d.re.w, x.re[nt], x.re[nt + 2]);
+      mma_16816(im, d.re.w, x.im[nt], x.im[nt + 2]);
+      mma_16816(re, minus.w, x.im[nt], x.im[nt + 2]);
+      mma_16816(im, plus.w, x.re[nt], x.re[nt + 2]);
+    } else {
+      mma_16816(re, x.re, d.re.w[nt], d.re.w[nt + 2]);
+      mma_16816(im, x.im, d.re.w[nt], d.re.w[nt + 2]);
+      mma_16816(re, x.im, minus.w[nt], minus.w[nt + 2]);
+      mma_16816(im, x.re, plus.w[nt], plus.w[nt + 2]);
+    }
+    round_to(out.re, nt, re);
+    round_to(out.im, nt, im);
+  }
+  x = out;
+}
+
+DNASM_DEVICE void store_word(char* at, uint32_t word) { *reinterpret_cast<uint32_t*>(at) = word; }
+
+// One lane's view of one sequence: its warp's place in the team, its addresses, the tables.
+template <class P>
+struct Transform {
+  using R = typename P::Rows;
+  int lane, member;    // member: this warp's rank among those that share the sequence
+  char* sequence;      // shared memory
+  const Quad* tables;  // already at this lane
+
+  DNASM_DEVICE Quad table(int row) const { return load_table(tables + 32 * row); }
+  DNASM_DEVICE DftMatrix dft_matrix() const { return {table(R::kDft), table(R::kDft + 1), table(R::kDft + 2)}; }
+
+  // Stage 1 on a unit's words, x[2 k + h]; sums over the real n1. Without its twiddle.
+  DNASM_DEVICE Tile first_product(const uint32_t (&x)[4]) const {
+    Tile out;
+    const Quad a = table(R::kFirst);
+    if (P::kR1 == 16) {
+      const Quad b = table(R::kFirst + 1);
+      DNASM_UNROLL
+      for (int nt = 0; nt < 2; ++nt) {
+        float re[4] = {}, im[4] = {};
+        mma_16816(re, a.w, x[nt], x[nt + 2]);
+        mma_16816(im, b.w, x[nt], x[nt + 2]);
+        round_to(out.re, nt, re);
+        round_to(out.im, nt, im);
+      }
+    } else {
+      const uint32_t matrix[2] = {a.w[0], a.w[1]};
+      DNASM_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        float c[4] = {};
+        mma_1688(c, matrix, x[w]);
+        out.re[w] = pack_half2(c[0], c[1]);
+        out.im[w] = pack_half2(c[2], c[3]);
+      }
+    }
+    return out;
+  }
+
+  // The last stage's real sums for a unit, from complex fragments: F(r2, m1) re and im at radix 16, else (re, im) of
+  // s = 0 and of s = 1. Sum 4 k + 2 h + i belongs to the element that stage 1 took from half i of x[2 k + h].
+  DNASM_DEVICE void last_product(const uint32_t (&first)[4], const uint32_t (&second)[4], float (&sums)[8]) const {
+    float c[2][4] = {};
+    if (P::kR1 == 16) {
+      const Quad re = table(R::kFirst + 2), im = table(R::kFirst + 3);
+      DNASM_UNROLL
+      for (int nt = 0; nt < 2; ++nt) {
+        mma_16816(c[nt], first, re.w[nt], re.w[nt + 2]);
+        mma_16816(c[nt], second, im.w[nt], im.w[nt + 2]);
+      }
+    } else {
+      const Quad b = table(R::kFirst);
+      mma_16816(c[0], first, b.w[2], b.w[3]);
+      mma_16816(c[1], second, b.w[2], b.w[3]);
+    }
+    DNASM_UNROLL
+    for (int i = 0; i < 8; ++i) sums[i] = c[i / 4][i % 4];
+  }
+
+  DNASM_DEVICE void store_first(int i, const Tile& x) const {
+    const int g = lane / 4, q = lane % 4, u = member * P::kUnits;
+    char* at = sequence + g % P::kR1 * P::kPitch1 + (P::kR1 == 16 ? 0 : g / P::kR1 * P::kR1 * 16) + q * 4 +
+               P::unit_bytes(u) + P::unit_bytes(i);
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      const int offset = P::kR1 == 16 ? w % 2 * 8 * P::kPitch1 + w / 2 * 128 : w / 2 * 256 + w % 2 * 128;
+      store_word(at + offset, x.re[w]);
+      store_word(at + offset + 512, x.im[w]);
+    }
+  }
+
+  DNASM_DEVICE void load_last(int i, uint32_t (&first)[4], uint32_t (&second)[4]) const {
+    const int u = member * P::kUnits;
+    const char* at = sequence + P::unit_bytes(u) + P::unit_bytes(i) + lane / 8 % 2 * 128;
+    if (P::kR1 == 16) {
+      at += (lane % 8 + lane / 16 * 8) * P::kPitch1;
+      ldmatrix_trans(first, at);
+      ldmatrix_trans(second, at + 512);
+    } else {
+      const int e = lane % 8;
+      at += e % P::kR1 * P::kPitch1 + e / P::kR1 * P::kR1 * 16 + lane / 16 * 512;
+      ldmatrix_trans(first, at);
+      ldmatrix_trans(second, at + 256);
+    }
+  }
+
+  // The middle stage, radix 8 over n2 in place, then its twiddle (forward) or stage 1's (inverse).
+  template <bool kInverse>
+  DNASM_DEVICE void middle() const {
+    constexpr int kPasses = 2 * P::kUnits;  // (m1, row p) pairs of a warp: 8 x 16 elements each
+    const Quad matrix = table(R::kMiddle + kInverse);
+    DNASM_UNROLL
+    for (int i = 0; i < kPasses; ++i) {
+      const int pass = member * kPasses + i, p = pass % 16;
+      char* at = sequence + pass / 16 * P::kPitch1 + p % 8 * 16 + p / 8 * 256;
+      uint32_t x[4];
+      ldmatrix_trans(x, at + lane % 8 * P::kTilePitch + lane / 8 % 2 * 512 + lane / 16 * 128);
+      sync_warp();  // every lane has read what another one overwrites
+      const Quad twiddle = table(kInverse ? R::kOuterInverse + pass : R::kMiddleForward + p);
+      at += lane / 4 * P::kTilePitch + lane % 4 * 4;
+      DNASM_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        float c[4] = {};
+        mma_16816(c, matrix.w, x[2 * h], x[2 * h + 1]);
+        uint32_t re = pack_half2(c[0], c[1]), im = pack_half2(c[2], c[3]);
+        multiply<kInverse>(re, im, twiddle.w[h], twiddle.w[2 + h]);
+        store_word(at + h * 128, re);
+        store_word(at + h * 128 + 512, im);
+      }
+    }
+  }
+
+  // Both inner stages of this warp's tiles; `visit(i, x)` sees tile i's spectrum. It returns whether to go back.
+  template <class Visit>
+  DNASM_DEVICE void inner(const Visit& visit) const {
+    DNASM_UNROLL
+    for (int i = 0; i < P::kUnits; ++i) {
+      const int t = member * P::kUnits + i;
+      char* at = sequence + P::tile_bytes(t);
+      Tile x;
+      ldmatrix_trans(x.re, at + 16 * lane);
+      ldmatrix_trans(x.im, at + 16 * lane + 512);
+      sync_warp();  // every lane has read what another one overwrites
+      const DftMatrix d = dft_matrix();
+      const Quad inner_re = table(R::kInner), inner_im = table(R::kInner + 1);
+      dft16<true, false>(x, d);
+      multiply<false>(x, inner_re, inner_im);
+      dft16<false, false>(x, d);
+      if (!visit(i, x)) continue;
+      dft16<true, true>(x, d);
+      multiply<true>(x, inner_re, inner_im);
+      dft16<true, true>(x, d);
+      const int row = P::kR2 == 1 ? R::kOuterInverse + 2 * t : R::kMiddleInverse + 2 * (t % P::kR2);
+      multiply<true>(x, table(row), table(row + 1));
+      at += lane / 4 * 16 + lane % 4 * 4;
+      DNASM_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        const int offset = w % 2 * 256 + w / 2 * 128;
+        store_word(at + offset, x.re[w]);
+        store_word(at + offset + 512, x.im[w]);
+      }
+    }
+  }
+
+  // x (units of words) -> spectrum, `visit`ed -> back: `finish(i, sums)` gets unit i's real results, where kBack or
+  // visit says so. All warps of the block call this together; shared memory is free again only after another barrier.
+  template <class Visit, class Finish>
+  DNASM_DEVICE void run(const uint32_t (&x)[P::kUnits][4], bool back, const Visit& visit, const Finish& finish) const {
+    if constexpr (P::kDirect) {
+      Tile tile = first_product(x[0]);
+      multiply<false>(tile, table(R::kOuterForward), table(R::kOuterForward + 1));
+      const DftMatrix d = dft_matrix();
+      dft16<false, false>(tile, d);
+      if (!visit(0, tile)) return;
+      dft16<true, true>(tile, d);
+      multiply<true>(tile, table(R::kOuterInverse), table(R::kOuterInverse + 1));
+      float sums[8];
+      last_product(tile.re, tile.im, sums);
+      finish(0, sums);
+    } else {
+      DNASM_UNROLL
+      for (int i = 0; i < P::kUnits; ++i) {
+        Tile tile = first_product(x[i]);
+        const int row = R::kOuterForward + 2 * (member * P::kUnits + i);
+        multiply<false>(tile, table(row), table(row + 1));
+        store_first(i, tile);
+      }
+      sync_block();
+      if constexpr (P::kR2 > 1) middle<false>(), sync_block();
+      inner(visit);
+      if (!back) return;
+      sync_block();
+      if constexpr (P::kR2 > 1) middle<true>(), sync_block();
+      DNASM_UNROLL
+      for (int i = 0; i < P::kUnits; ++i) {
+        uint32_t first[4], second[4];
+        load_last(i, first, second);
+        float sums[8];
+        last_product(first, second, sums);
+        finish(i, sums);
+      }
+    }
+  }
+};
+
+}  // namespace dnasm

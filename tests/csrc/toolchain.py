@@ -1,0 +1,60 @@
+"""Compile csrc with g++ or nvcc, objects cached by what they are made of."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CSRC = ROOT / "csrc"
+HOST_FLAGS = (
+    "-std=c++17 -O2 -fPIC -mavx2 -mf16c -mfma -Wall -Wextra -Werror -ftrivial-auto-var-init=pattern -DDNASM_HOST"
+).split()
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}
+
+
+def sources_digest() -> str:
+    """One hash over every file a kernel object can depend on."""
+    digest = hashlib.sha256()
+    for path in sorted([*CSRC.rglob("*.cuh"), *CSRC.rglob("*.h"), *CSRC.glob("fftconv/*.cu"), *Path(__file__).parent.glob("*.cpp")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def compile_object(cache: Path, command: Sequence[str], source: Path) -> tuple[Path, str]:
+    """The object and what the compiler said, from the cache where sources and command are unchanged."""
+    key = hashlib.sha256("\0".join([sources_digest(), *command, str(source)]).encode()).hexdigest()[:24]
+    cache.mkdir(parents=True, exist_ok=True)
+    out, log = cache / f"{key}.o", cache / f"{key}.log"
+    if not (out.exists() and log.exists()):
+        part = cache / f"{key}.{os.getpid()}.part"
+        done = subprocess.run([*command, "-c", str(source), "-o", str(part)], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} {source} failed:\n{done.stdout}{done.stderr}")
+        log.write_text(done.stdout + done.stderr)
+        part.rename(out)
+    return out, log.read_text()
+
+
+def instance_flags(length: int, dtype: str) -> list[str]:
+    return [f"-DDNASM_LENGTH={length}", f"-DDNASM_DTYPE={DTYPES[dtype]}"]
+
+
+def link_library(out: Path, command: Sequence[str], objects: Sequence[Path]) -> Path:
+    part = out.with_suffix(f".{os.getpid()}.part")
+    subprocess.run([*command, "-shared", *map(str, objects), "-o", str(part)], check=True)
+    part.rename(out)
+    return out
+
+
+def host_library(cache: Path, instances: Sequence[tuple[int, str]], extra: Sequence[str] = ()) -> Path:
+    """The emulated kernels of some (plan length, dtype) as one shared library."""
+    command = ["g++", *HOST_FLAGS, *extra, "-x", "c++"]
+    objects = [compile_object(cache, command, CSRC / "fftconv/launch.cu")[0]]
+    objects.append(compile_object(cache, command, Path(__file__).with_name("c_api.cpp"))[0])
+    for length, dtype in instances:
+        objects.append(compile_object(cache, [*command, *instance_flags(length, dtype)], CSRC / "fftconv/instance.cu")[0])
+    key = hashlib.sha256("".join(map(str, objects)).encode()).hexdigest()[:24]
+    library = cache / f"{key}.so"
+    return library if library.exists() else link_library(library, ["g++", *extra], objects)
