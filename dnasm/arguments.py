@@ -225,6 +225,7 @@ def fill(config: type[Config], parser: ArgumentParser, given: Given) -> Config:
     words = [f"--{key}={value}" for key, value in flags.items()]
     try:
         namespace = parser.parse_args(["--config", json.dumps(base), *words])
+        namespace.pop(_PRESET, None)  # spent above; the dataclass has no such field
         values = parser.instantiate(namespace)
     except argparse.ArgumentError as error:
         raise ConfigError(_explain(str(error), flags, files)) from error

@@ -51,8 +51,8 @@ class Plan:
         for path, counts in self.corpus.counts().items():
             lines.append(
                 f"genome   {path}: {counts['training_bases']:,} bases to train on "
-                f"({counts['share']:.1%} of the windows), {counts['validation_bases']:,} for validation ({counts['validation_windows']:,} windows), "
-                f"{counts['test_bases']:,} for the test"
+                f"({counts['share']:.1%} of the windows), {counts['validation_bases']:,} for validation "
+                f"({counts['validation_windows']:,} windows), {counts['test_bases']:,} for the test"
             )
         step = c.data.batch_size * c.trainer.accumulate * c.trainer.devices
         limit = (
@@ -233,5 +233,6 @@ def _require_below(outcome: Fit, rows: Sequence[BaselineRow]) -> None:
         raise BaselineNotBeaten(
             f"the best checkpoint has {outcome.best.bits_per_base:.4f} bits per base on {outcome.best.targets:,} "
             f"targets, the Markov model of order {strongest.order} ({strongest.strands} strand) has "
-            f"{strongest.bits_per_base:.4f} on the same: train longer or on more data, or set trainer.require_below_markov false"
+            f"{strongest.bits_per_base:.4f} on the same: train longer or on more "
+            "data, or set trainer.require_below_markov false"
         )

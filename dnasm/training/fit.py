@@ -78,7 +78,7 @@ def fit(
     """
     keeper = Checkpoints(run, every=config.checkpoint_every, patience=config.patience)
     # Finish comes first: the others see that this step is the last.
-    callbacks: list[Callback] = [Finish(), RunLog(), keeper, *([] if quiet else [TrainingProgress()])]
+    callbacks: list[Callback] = [Finish(), *([] if quiet else [TrainingProgress()]), RunLog(), keeper]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for message in _TAMED:

@@ -31,8 +31,22 @@ def next_base_loss(
     nats = nn.functional.cross_entropy(
         logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].long().flatten(), reduction="none"
     )
-    scale = weights[:, 1:].float().flatten()
-    return (nats * scale).sum() / scale.sum().clamp_min(1e-6)
+    return _weighted_mean(nats, weights[:, 1:].flatten())
+
+
+@torch.no_grad()
+def next_base_nats(
+    logits: Float[Tensor, "b l v"],
+    tokens: UInt8[Tensor, "b l"],
+    weights: UInt8[Tensor, "b l"] | Float[Tensor, "b l"],
+) -> Float[Tensor, ""]:
+    """The same mean with likelihoods renormalised over A, C, G, T: what validation and the logs report."""
+    return _weighted_mean(-target_log_probs(logits, tokens), weights[:, 1:])
+
+
+def _weighted_mean(values: Float[Tensor, "*n"], weights: UInt8[Tensor, "*n"] | Float[Tensor, "*n"]) -> Tensor:
+    scale = weights.float()
+    return (values * scale).sum() / scale.sum().clamp_min(1e-6)
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,11 @@ class RunningMean:
 
     def add(self, value: Tensor) -> None:
         self._values.append(value.detach())
+
+    @property
+    def latest(self) -> float:
+        """What was added last; nan if it has been taken."""
+        return self._values[-1].item() if self._values else math.nan
 
     def take(self) -> float:
         """Return the mean and start again; nan if nothing was added."""
