@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dnasm.errors import BackendUnavailable
-from dnasm.ops import reference, rightangle
+from dnasm.ops import cpu, reference, rightangle
 from dnasm.ops.operands import BACKENDS, Operands
 
 _log = logging.getLogger(__name__)
@@ -94,20 +94,45 @@ def choose(op: Operands, name: str) -> str:
 def forward(op: Operands, backend: str) -> Tensor:
     """Run the convolution on the backend that was asked for."""
     chosen = choose(op, backend)
-    note(Call(chosen, "torch", "forward", op.u.numel()))
     if chosen == "cpu":
-        return rightangle.forward(op)
+        return _cpu_forward(op)
+    note(Call(chosen, "torch", "forward", op.u.numel()))
     return reference.fftconv(op.u, op.k, in_gate=op.in_gate, out_gate=op.out_gate, skip=op.skip, **_options(op))
 
 
 def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...], backend: str) -> list[Tensor | None]:
     """Run its gradient: for u, k, in_gate, out_gate and skip, None where not needed."""
     chosen = choose(op, backend)
-    note(Call(chosen, "torch", "backward", op.u.numel()))
     if chosen == "cpu":
-        return rightangle.backward(op, dy, needs)
+        return _cpu_backward(op, dy, needs)
+    note(Call(chosen, "torch", "backward", op.u.numel()))
     grads = reference.fftconv_backward(dy, op.u, op.k, op.in_gate, op.out_gate, op.skip, **_options(op))
     return [grad if need else None for grad, need in zip(grads, needs, strict=True)]
+
+
+def _has_native(op: Operands) -> bool:
+    why = cpu.native(op.u.dtype, op.k.dtype, *(() if op.skip is None else (op.skip.dtype,)))
+    if why is not None and torch.float64 not in (op.u.dtype, op.k.dtype):
+        say_once(f"fftconv runs without its C++ kernels, more slowly: {why}")
+    return why is None
+
+
+def _cpu_forward(op: Operands) -> Tensor:
+    if not _has_native(op):
+        note(Call("cpu", "torch", "forward", op.u.numel()))
+        return rightangle.forward(op)
+    plans = cpu.groups(op)
+    note(Call("cpu", "native", "forward", cpu.work(op, plans)))
+    return cpu.forward(op, plans)
+
+
+def _cpu_backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor | None]:
+    if not _has_native(op):
+        note(Call("cpu", "torch", "backward", op.u.numel()))
+        return rightangle.backward(op, dy, needs)
+    plans = cpu.groups(op)
+    note(Call("cpu", "native", "backward", cpu.work(op, plans)))
+    return cpu.backward(op, dy, needs, plans)
 
 
 def _options(op: Operands) -> dict[str, Any]:

@@ -49,6 +49,17 @@ def cpu_length(n: int) -> int:
 
 
 @lru_cache(maxsize=4096)
+def packed_length(n: int) -> int:
+    """Plan length for one of many packed sequences: 64 times a power of two or three times one.
+
+    Few lengths, because each costs a transform of every filter.
+    """
+    tiles = max(1, ceil(n / TAIL))
+    power = 1 << (tiles - 1).bit_length()
+    return TAIL * (power * 3 // 4 if power >= 4 and tiles <= power * 3 // 4 else power)
+
+
+@lru_cache(maxsize=4096)
 def cpu_radices(length: int) -> tuple[int, ...]:
     """Radices of a CPU plan: the outer stages, then the tail of 8 x 8.
 

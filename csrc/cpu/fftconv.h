@@ -1,0 +1,39 @@
+// The convolution on a CPU, free of torch: plain pointers and strides.
+#pragma once
+#include <vector>
+
+#include "rows.h"
+
+namespace dnasm::cpu {
+
+// Sequences that share a plan: [start, end) of each along the length.
+struct Group {
+    int64_t plan_length;
+    std::vector<int> radices;
+    std::vector<std::pair<int64_t, int64_t>> pieces;
+};
+
+// Runs body(worker, context) for every worker below `workers`, side by side if it can.
+using Parallel = void (*)(int64_t workers, void (*body)(int64_t worker, void* context), void* context);
+
+struct Params {
+    int64_t batch, channels, taps;
+    bool bidirectional;
+    View u, in_gate, out_gate, y;  // forward
+    View k;                        // batch stride: between the past's and the future's taps
+    View skip;                     // channel stride only
+    const float* values = nullptr;  // spectra from `spectrum`, for the one group there then is, or null
+    View dy, du, din_gate, dout_gate;  // backward: an absent one is not wanted
+    float* dk = nullptr;               // (channels, [2,] taps)
+    float* dskip = nullptr;            // (channels)
+    std::vector<Group> groups;
+    int64_t workers = 1;
+    Parallel parallel = nullptr;
+};
+
+void forward(const Params& params);
+void backward(const Params& params);
+// Each channel's spectrum, over the plan length, for the first group's plan: (channels, plan_length) complex, in its order.
+void spectrum(const Params& params, float* values);
+
+}  // namespace dnasm::cpu

@@ -1,0 +1,97 @@
+// Reading and writing a few hundred samples of a tensor's row, at any stride and dtype, as floats.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+namespace dnasm::cpu {
+
+enum class Type : int32_t { kFloat, kBfloat, kHalf };
+
+struct Row {
+    char* data = nullptr;  // null: the tensor is absent
+    int64_t step = 0;      // between neighbouring samples, in elements
+    Type type = Type::kFloat;
+
+    explicit operator bool() const { return data != nullptr; }
+};
+
+struct View {
+    char* data = nullptr;
+    int64_t batch = 0, channel = 0, step = 0;  // strides in elements
+    Type type = Type::kFloat;
+
+    explicit operator bool() const { return data != nullptr; }
+    Row row(int64_t b, int64_t d) const {
+        if (!data) return {};
+        return {data + (b * batch + d * channel) * (type == Type::kFloat ? 4 : 2), step, type};
+    }
+};
+
+inline float widen(float x) { return x; }
+
+inline float widen(uint16_t bits) {  // bfloat16
+    const uint32_t wide = uint32_t(bits) << 16;
+    float x;
+    std::memcpy(&x, &wide, sizeof x);
+    return x;
+}
+
+inline float widen(_Float16 x) { return float(x); }
+
+inline void narrow(float x, float& to) { to = x; }
+
+inline void narrow(float x, uint16_t& to) {  // to nearest, ties to even; a NaN stays one
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    to = uint16_t(x != x ? (bits >> 16) | 0x40 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+inline void narrow(float x, _Float16& to) { to = _Float16(x); }
+
+template <class T> void read_as(const Row& row, int64_t at, int64_t n, float* to) {
+    const T* from = reinterpret_cast<const T*>(row.data) + at * row.step;
+    if (row.step == 1) {
+        for (int64_t i = 0; i < n; ++i) to[i] = widen(from[i]);
+    } else {
+        for (int64_t i = 0; i < n; ++i) to[i] = widen(from[i * row.step]);
+    }
+}
+
+template <class T> void write_as(const Row& row, int64_t at, int64_t n, const float* from) {
+    T* to = reinterpret_cast<T*>(row.data) + at * row.step;
+    for (int64_t i = 0; i < n; ++i) narrow(from[i], to[i * row.step]);
+}
+
+inline void read(const Row& row, int64_t at, int64_t n, float* to) {
+    switch (row.type) {
+        case Type::kFloat: return read_as<float>(row, at, n, to);
+        case Type::kBfloat: return read_as<uint16_t>(row, at, n, to);
+        case Type::kHalf: return read_as<_Float16>(row, at, n, to);
+    }
+}
+
+inline void write(const Row& row, int64_t at, int64_t n, const float* from) {
+    switch (row.type) {
+        case Type::kFloat: return write_as<float>(row, at, n, from);
+        case Type::kBfloat: return write_as<uint16_t>(row, at, n, from);
+        case Type::kHalf: return write_as<_Float16>(row, at, n, from);
+    }
+}
+
+// Multiply n floats by a row's, if the row is there.
+inline void scale(const Row& row, int64_t at, int64_t n, float* to) {
+    if (!row) return;
+    if (row.type == Type::kFloat && row.step == 1) {
+        const float* gate = reinterpret_cast<const float*>(row.data) + at;
+        for (int64_t i = 0; i < n; ++i) to[i] *= gate[i];
+        return;
+    }
+    for (int64_t done = 0; done < n; done += 256) {
+        float gate[256];
+        const int64_t part = n - done < 256 ? n - done : 256;
+        read(row, at + done, part, gate);
+        for (int64_t i = 0; i < part; ++i) to[done + i] *= gate[i];
+    }
+}
+
+}  // namespace dnasm::cpu
