@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from difflib import SequenceMatcher
+from types import NoneType
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
@@ -179,33 +180,52 @@ def read_yaml(path: str, config: type[Any]) -> dict[str, Any]:
         file = locate(path)
         if file.stat().st_size > _MAX_YAML_BYTES:
             raise ConfigError(f"{path} has {file.stat().st_size:,} bytes; a config of over 1 MB is not read")
-        tree = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"config {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is no YAML that dnasm reads: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
+    return _tree(text, config, path)
+
+
+def _tree(text: str, config: type[Any], where: str) -> dict[str, Any]:
+    """Turn YAML into settings of `config`, checked; `where` says in messages what the text is."""
+    try:
+        tree = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{where} is no YAML that dnasm reads: {' '.join(str(error).split())}") from error
     extra = {_PRESET: str} if _has_model(config) else {}
-    return _checked({} if tree is None else tree, config, path, "", settings(config) | extra)
+    return _checked({} if tree is None else tree, config, where, "", settings(config) | extra)
 
 
-def _checked(tree: Any, config: type[Any], path: str, prefix: str, valid: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(tree: Any, config: type[Any], where: str, prefix: str, valid: Mapping[str, Any]) -> dict[str, Any]:
     """Check the keys of one section, with hyphens made underscores, and those of the sections in it."""
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: {prefix.rstrip('.') or 'the file'} must be a mapping `name: value`, got {tree!r}")
+        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'it'} must be a mapping `name: value`, got {tree!r}")
     hints, checked = get_type_hints(config), {}
     for raw, value in tree.items():
         key = str(raw).replace("-", "_")
         kind = hints.get(key)
         if kind is None and prefix + key not in valid:
-            raise ConfigError(f"{path}: unknown key {prefix}{raw}; the nearest is {nearest(prefix + key, valid)}")
-        (item,) = get_args(kind) if get_origin(kind) is list else (None,)
+            raise ConfigError(f"{where}: unknown key {prefix}{raw}; the nearest is {nearest(prefix + key, valid)}")
         if is_dataclass(kind):
-            value = _checked(value, kind, path, f"{prefix}{key}.", valid)  # type: ignore[arg-type]
-        elif is_dataclass(item) and isinstance(value, list):
-            names = settings(item, f"{prefix}{key}.")  # type: ignore[arg-type]
-            value = [_checked(entry, item, path, f"{prefix}{key}.", names) for entry in value]  # type: ignore[arg-type]
+            value = _checked(value, kind, where, f"{prefix}{key}.", valid)  # type: ignore[arg-type]
+        elif (item := _listed(kind)) is not None and isinstance(value, list):
+            names = settings(item, f"{prefix}{key}.")
+            value = [_checked(entry, item, where, f"{prefix}{key}.", names) for entry in value]
+            for name in (name for name in get_type_hints(item) if _is_required(item, name)):
+                if any(name not in entry for entry in value):
+                    raise ConfigError(f"{where}: an entry of {prefix}{key} lacks its {name}")
+        elif value is None and NoneType not in get_args(kind):  # jsonargparse takes null for anything
+            raise ConfigError(f"{where}: {prefix}{key} needs a value, null is none")
         checked[key] = value
     return checked
+
+
+def _listed(kind: Any) -> type[Any] | None:
+    """The dataclass that a setting is a list of, if it is one."""
+    (item,) = get_args(kind) if get_origin(kind) is list else (None,)
+    return item if is_dataclass(item) else None  # type: ignore[return-value]
 
 
 def fill(config: type[Config], parser: ArgumentParser, given: Given) -> Config:
@@ -214,26 +234,38 @@ def fill(config: type[Config], parser: ArgumentParser, given: Given) -> Config:
     Raises:
         ConfigError: If a value does not fit its setting or a setting is missing; the message says where it was given.
     """
-    files = {path: read_yaml(path, config) for path in given.configs}
+    sources = {path: read_yaml(path, config) for path in given.configs}
+    kinds, flags = settings(config), dict(given.flags)
+    for key in [key for key in flags if key != _PRESET]:
+        flag = f"--{key.replace('_', '-')}"
+        if _listed(kinds[key]) is not None:
+            sources[flag] = _tree(_as_yaml(key, flags.pop(key)), config, flag)
+        elif flags[key] == "null" and NoneType not in get_args(kinds[key]):
+            raise ConfigError(f"{flag} needs a value, null is none")
     base: dict[str, Any] = {}
-    for tree in files.values():
+    for tree in sources.values():
         base = _merge(base, tree)
-    flags = dict(given.flags)
-    name = flags.pop(_PRESET, base.get("model", {}).pop("preset", None) if _has_model(config) else None)
+    named = base["model"].pop("preset", None) if _has_model(config) and "model" in base else None
+    name = flags.pop(_PRESET, named)
     if name is not None:
-        base["model"] = asdict(presets.preset(name)) | base.get("model", {})
+        base["model"] = asdict(presets.preset(str(name))) | base.get("model", {})
     words = [f"--{key}={value}" for key, value in flags.items()]
     try:
         namespace = parser.parse_args(["--config", json.dumps(base), *words])
         namespace.pop(_PRESET, None)  # spent above; the dataclass has no such field
         values = parser.instantiate(namespace)
     except argparse.ArgumentError as error:
-        raise ConfigError(_explain(str(error), flags, files)) from error
-    filled = config(**{field.name: values[field.name] for field in fields(config)})  # type: ignore[arg-type]
-    return _located(filled)
+        raise ConfigError(_explain(str(error), flags, sources)) from error
+    return _located(config(**{field.name: values[field.name] for field in fields(config)}))  # type: ignore[arg-type]
 
 
-def _explain(message: str, flags: Mapping[str, str], files: Mapping[str, Mapping[str, Any]]) -> str:
+def _as_yaml(key: str, value: str) -> str:
+    """Say `data.genomes` = value as a file would."""
+    sections = key.split(".")
+    return "".join("{" + f"{section}: " for section in sections) + value + "}" * len(sections)
+
+
+def _explain(message: str, flags: Mapping[str, str], sources: Mapping[str, Mapping[str, Any]]) -> str:
     """Turn jsonargparse's message into one line that says which setting, and where it was given."""
     missing = re.search(r"arguments are required: (.*)", message)
     if missing:
@@ -243,7 +275,7 @@ def _explain(message: str, flags: Mapping[str, str], files: Mapping[str, Mapping
     reason = reason[:1].lower() + reason[1:]
     if any(key == flag or key.startswith(flag + ".") for flag in flags):
         return f"--{key.replace('_', '-')}: {reason}"
-    places = [path for path, tree in files.items() if _holds(tree, key)]
+    places = [path for path, tree in sources.items() if _holds(tree, key)]
     return f"{places[-1]}: {key}: {reason}" if places else f"{key}: {reason}"
 
 

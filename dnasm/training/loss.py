@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Integer, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from dnasm.models.likelihood import target_log_probs
 
@@ -18,35 +18,19 @@ def next_base_loss(
     tokens: UInt8[Tensor, "b l"],
     weights: UInt8[Tensor, "b l"] | Float[Tensor, "b l"],
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the next token over the scored targets, in nats, in float32.
+    """Mean negative log-likelihood of the next base over the scored targets, in nats, in float32.
 
-    It is taken over all rows of the vocabulary, so that the model also learns that special tokens do not follow. The
-    first token of a window has nothing before it and is not a target; a batch without scored targets has loss 0.
+    Likelihoods are renormalised over A, C, G and T, as everywhere in dnasm: a model that knows nothing has ln 4, and
+    training does not spend its first hundred steps on learning that special tokens never follow. The first token of a
+    window has nothing before it and is not a target; a batch without scored targets has loss 0.
 
     Args:
         logits: `logits[:, i]` predicts `tokens[:, i + 1]`.
         tokens: Token ids.
         weights: What each token counts as a target: 0 for N and padding.
     """
-    nats = nn.functional.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].long().flatten(), reduction="none"
-    )
-    return _weighted_mean(nats, weights[:, 1:].flatten())
-
-
-@torch.no_grad()
-def next_base_nats(
-    logits: Float[Tensor, "b l v"],
-    tokens: UInt8[Tensor, "b l"],
-    weights: UInt8[Tensor, "b l"] | Float[Tensor, "b l"],
-) -> Float[Tensor, ""]:
-    """The same mean with likelihoods renormalised over A, C, G, T: what validation and the logs report."""
-    return _weighted_mean(-target_log_probs(logits, tokens), weights[:, 1:])
-
-
-def _weighted_mean(values: Float[Tensor, "*n"], weights: UInt8[Tensor, "*n"] | Float[Tensor, "*n"]) -> Tensor:
-    scale = weights.float()
-    return (values * scale).sum() / scale.sum().clamp_min(1e-6)
+    scale = weights[:, 1:].float()
+    return -(target_log_probs(logits, tokens) * scale).sum() / scale.sum().clamp_min(1e-6)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dnasm.config import OptimConfig
 from dnasm.errors import TrainingDiverged
 from dnasm.models.backbone import LanguageModel
-from dnasm.training.loss import RunningMean, ValidationResult, ValidationTally, next_base_loss, next_base_nats
+from dnasm.training.loss import RunningMean, ValidationResult, ValidationTally, next_base_loss
 from dnasm.training.optim import build_optimizer
 from dnasm.training.schedule import Schedule, Stopwatch
 
@@ -62,11 +62,10 @@ class Pretraining(LightningModule):
         self.clock.start()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        tokens, weights = batch["tokens"], batch["weights"]
-        logits = self.model(tokens)
-        self.train_nats.add(next_base_nats(logits, tokens, weights))
-        self.tokens_seen += tokens.numel() * self.trainer.world_size
-        return next_base_loss(logits, tokens, weights)
+        loss = next_base_loss(self.model(batch["tokens"]), batch["tokens"], batch["weights"])
+        self.train_nats.add(loss)
+        self.tokens_seen += batch["tokens"].numel() * self.trainer.world_size
+        return loss
 
     def configure_gradient_clipping(
         self,

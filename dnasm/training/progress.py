@@ -35,7 +35,7 @@ class TrainingProgress(Callback):
         assert isinstance(module, Pretraining)
         quiet = self._bar is None and time.monotonic() - self._told < _SECONDS_BETWEEN_LINES
         if not quiet or batch_idx % 10 == 0:  # reading the loss waits for the GPU, so not at every step
-            bits = module.train_nats.latest / math.log(2)
+            bits = outputs["loss"].item() * trainer.accumulate_grad_batches / math.log(2)
             self._bits = bits if math.isnan(self._bits) else _SMOOTHING * self._bits + (1 - _SMOOTHING) * bits
         if self._bar is not None:
             done = module.schedule.progress(trainer.global_step, module.clock.seconds)
