@@ -54,6 +54,13 @@ VERBS = {
         "genomes -> run directory with checkpoints, metrics and the exported best model",
         "dnasm pretrain --config dnasm:configs/demo.yaml --out runs/mine --dry-run",
     ),
+    "import": Verb(
+        "ImportConfig",
+        "convert",
+        "HyenaDNA or H3 checkpoint -> model directory",
+        "dnasm import hyenadna hyenadna-tiny-1k-seqlen/weights.ckpt --out models/hyenadna-tiny-1k",
+        ("kind", "path"),
+    ),
     "export": Verb(
         "ExportConfig",
         "export",
@@ -77,7 +84,8 @@ VERBS = {
         "EmbedConfig",
         "embed",
         "regions or sequences -> one vector each",
-        "dnasm embed --model runs/demo/model --regions dnasm:data/human_chr20_sample.fa.gz --out vectors.npz",
+        "dnasm embed --model runs/demo/model --genome dnasm:data/yeast_r64.fa.gz "
+        "--regions dnasm:data/yeast_chrVIII_genes.bed --out genes.npz",
     ),
     "report": Verb(
         "ReportConfig",
