@@ -1,27 +1,31 @@
-// The fast kernels of one plan and dtype: compile with -DDNASM_LENGTH=<plan length> -DDNASM_DTYPE=<Dtype>.
+// The kernels of one plan and dtype: compile with -DDNASM_LENGTH=<plan length> -DDNASM_DTYPE=<Dtype>.
 #include "schedule.cuh"
 
 namespace dnasm {
 namespace {
 
 using Chosen = Plan<DNASM_LENGTH>;
-constexpr int kChosenDtype = DNASM_DTYPE;
+constexpr int kChosen = DNASM_DTYPE;
 
 const char* run_forward(const Params& p) {
-  const bool gated = p.in_gate.data || p.out_gate.data;
-  if (full_rows(p, DNASM_LENGTH))
-    return gated ? launch_forward<Chosen, kChosenDtype, true, true>(p) : launch_forward<Chosen, kChosenDtype, true, false>(p);
-  return gated ? launch_forward<Chosen, kChosenDtype, false, true>(p) : launch_forward<Chosen, kChosenDtype, false, false>(p);
+  if (!full_rows(p, DNASM_LENGTH)) return launch_forward<Chosen, kChosen, false, true>(p);
+  if (p.in_gate.data || p.out_gate.data) return launch_forward<Chosen, kChosen, true, true>(p);
+  return launch_forward<Chosen, kChosen, true, false>(p);
 }
 
 const char* run_backward(const Params& p) {
-  const bool gated = p.in_gate.data || p.out_gate.data;
-  if (full_rows(p, DNASM_LENGTH))
-    return gated ? launch_backward<Chosen, kChosenDtype, true, true>(p) : launch_backward<Chosen, kChosenDtype, true, false>(p);
-  return gated ? launch_backward<Chosen, kChosenDtype, false, true>(p) : launch_backward<Chosen, kChosenDtype, false, false>(p);
+  if (!full_rows(p, DNASM_LENGTH)) return launch_backward<Chosen, kChosen, false, true>(p);
+  if (p.in_gate.data || p.out_gate.data) return launch_backward<Chosen, kChosen, true, true>(p);
+  return launch_backward<Chosen, kChosen, true, false>(p);
 }
 
-[[maybe_unused]] const bool announced = (register_kernels(DNASM_LENGTH, kChosenDtype, {run_forward, run_backward}), true);
+size_t backward_bytes(const Params& p) { return BackwardScratch<Chosen>(p).bytes; }
+
+[[maybe_unused]] const bool announced = [] {
+  register_kernels(DNASM_LENGTH, kChosen,
+                   {plan_spectrum_bytes<Chosen>, backward_bytes, launch_spectrum<Chosen>, run_forward, run_backward});
+  return true;
+}();
 
 }  // namespace
 }  // namespace dnasm

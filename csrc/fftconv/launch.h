@@ -42,7 +42,7 @@ struct Params {
   int filter_dtype;
   bool bidirectional;
 
-  int dtype;      // of every Rows below
+  int dtype;      // of every Rows below; every function needs it, and `length`
   int precision;  // Precision; the spectrum is made for one precision
   Rows u, in_gate, out_gate, y;
   Rows dy, du, din_gate, dout_gate;  // dout_gate needs out_gate, din_gate needs in_gate
@@ -66,9 +66,13 @@ const char* filter_spectrum(const Params& p);
 const char* forward(const Params& p);
 const char* backward(const Params& p);
 
-// The fast kernels of one (plan length, dtype) live in an object of their own, compiled from instance.cu with
-// -DDNASM_LENGTH=4096 -DDNASM_DTYPE=2; linked beside launch.o (or loaded later) it announces itself.
+// The kernels of one (plan length, dtype) live in an object of their own, compiled from instance.cu with
+// -DDNASM_LENGTH=4096 -DDNASM_DTYPE=2; linked beside launch.o (or loaded later) it announces itself. Without it every
+// function above answers 0 or an error for that length and dtype; has_kernels asks.
 struct Kernels {
+  size_t (*spectrum_bytes)(const Params&);
+  size_t (*backward_scratch_bytes)(const Params&);
+  const char* (*filter_spectrum)(const Params&);
   const char* (*forward)(const Params&);
   const char* (*backward)(const Params&);
 };

@@ -3,7 +3,8 @@
 // A sequence of kLength = R1 * R2 * 16 * 16 is transformed at the roots of z^L = i: X_m = sum_n x_n e(n (m + 1/4) / L),
 // e(t) = exp(2 pi i t), every stage scaled to be unitary. Time n = n1 S1 + n2 256 + r1 16 + r2 with S1 = L / R1;
 // frequency m = m1 + R1 m2 + R1 R2 mr + 16 R1 R2 mc; each stage works in place, so m1 stands where n1 stood.
-// The 1/4 is in stage 1 alone: its matrix e(n1 (m1 + 1/4) / R1), its twiddle e(n' (m1 + 1/4) / L) with n' = n mod S1.
+// The outer stages make M = m1 + R1 m2 of n1, n2: stage 1 is e(n1 (m1 + 1/4) / R1), the middle one, whose matrix depends on
+// m1, e(n2 (M + 1/4) / (R1 R2)); one twiddle e(r (M + 1/4) / L), r = n mod 256, follows. So the 1/4 stays outside.
 //
 // The inner 16 x 16 stages run in registers on fragments F(i, j): lane (g, q) = (lane / 4, lane % 4), word w, half h hold
 // i = g + 8 (w & 1), j = 2 q + h + 8 (w >> 1). Slot s of an inner index holds digit sigma(s) = 2 (s % 8) + s / 8, on the
@@ -20,15 +21,13 @@ DNASM_SHARED_CODE int sigma_inverse(int digit) { return digit / 2 + 8 * (digit %
 // Rows of the table of DFT matrices and twiddles; a row is one Quad for each of 32 lanes.
 template <int kR1, int kR2, int kTiles>
 struct TableRows {
-  static constexpr int kDft = 0;                            // re, im, -im of the inner 16-point DFT
-  static constexpr int kFirst = 3;                          // stage 1 and the last stage: 4 rows, or 1 below radix 16
-  static constexpr int kMiddle = 7;                         // radix 8 as a real 16 x 16 matrix: forward, inverse
-  static constexpr int kInner = 9;                          // twiddle between the inner stages: re, im
-  static constexpr int kOuterForward = 11;                  // stage 1's twiddle in the order of its output
-  static constexpr int kOuterInverse = 11 + 2 * kTiles;     // and in the order of the stage before the last
-  static constexpr int kMiddleForward = 11 + 4 * kTiles;    // the middle stage's twiddle, likewise twice
-  static constexpr int kMiddleInverse = 27 + 4 * kTiles;
-  static constexpr int kRows = 43 + 4 * kTiles;
+  static constexpr int kDft = 0;                         // re, im, -im of the inner 16-point DFT
+  static constexpr int kFirst = 3;                       // stage 1 and the last stage: 4 rows, or 1 below radix 16
+  static constexpr int kInner = 7;                       // twiddle between the inner stages: re, im
+  static constexpr int kMiddle = 9;                      // for each m1, radix 8 as a real 16 x 16 matrix; then the way back
+  static constexpr int kOuterForward = kMiddle + 2 * kR1;           // the twiddle, in the order of the stage before it
+  static constexpr int kOuterInverse = kOuterForward + 2 * kTiles;  // and in the order of the inner stages' output
+  static constexpr int kRows = kOuterInverse + 2 * kTiles;
 };
 
 template <int kL>

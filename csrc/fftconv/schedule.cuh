@@ -2,28 +2,11 @@
 #pragma once
 
 #include "kernel.cuh"
+#include "wide.cuh"
 
 namespace dnasm {
 
-constexpr int64_t kLargestPlan = 32768, kSmallestPlan = 256;
-
 inline size_t round_up(size_t n, size_t unit = 256) { return (n + unit - 1) / unit * unit; }
-
-// f(std::integral_constant-like Plan<L>{}) for the plan of this length, or `otherwise`.
-template <class Result, class F>
-Result with_plan(int64_t length, Result otherwise, const F& f) {
-  switch (length) {
-    case 256: return f(Plan<256>());
-    case 512: return f(Plan<512>());
-    case 1024: return f(Plan<1024>());
-    case 2048: return f(Plan<2048>());
-    case 4096: return f(Plan<4096>());
-    case 8192: return f(Plan<8192>());
-    case 16384: return f(Plan<16384>());
-    case 32768: return f(Plan<32768>());
-    default: return otherwise;
-  }
-}
 
 template <class P>
 SpectrumLayout spectrum_layout(const Params& p) {
@@ -84,6 +67,20 @@ inline bool full_rows(const Params& p, int64_t plan) {
   return true;
 }
 
+template <class P>
+size_t plan_spectrum_bytes(const Params& p) {
+  const SpectrumLayout layout = spectrum_layout<P>(p);
+  return static_cast<size_t>(layout.table_bytes + layout.exponent_bytes + p.channels * layout.channel_bytes);
+}
+
+template <class P>
+const char* launch_spectrum(const Params& p) {
+  using W = Wide<P::kLength>;
+  const int64_t rows_a_block = W::kThreads / 32, table_blocks = (P::Rows::kRows + rows_a_block - 1) / rows_a_block;
+  const LaunchShape shape{p.channels * W::kSplits + table_blocks, W::kThreads, W::kSharedBytes, p.stream};
+  return launch(spectrum_kernel<P::kLength>, shape, p, spectrum_layout<P>(p));
+}
+
 template <class P, int kDtype, bool kFull, bool kGated>
 const char* launch_forward(const Params& p) {
   const Work work = forward_work<P>(p);
@@ -93,10 +90,17 @@ const char* launch_forward(const Params& p) {
 
 template <class P, int kDtype, bool kFull, bool kGated>
 const char* launch_backward(const Params& p) {
+  using W = Wide<P::kLength>;
+  const BackwardScratch<P> scratch(p);
   Work work = backward_work<P>(p);
-  work.saved = reinterpret_cast<Quad*>(static_cast<char*>(p.scratch) + BackwardScratch<P>(p).saved_at);
+  work.saved = reinterpret_cast<Quad*>(static_cast<char*>(p.scratch) + scratch.saved_at);
   const LaunchShape shape{p.channels * work.chunks, P::kThreads, P::kSharedBytes, p.stream};
-  return launch(backward_kernel<P, kDtype, kFull, kGated>, shape, p, work);
+  if (const char* text = launch(backward_kernel<P, kDtype, kFull, kGated>, shape, p, work)) return text;
+  if (!p.dk && !p.dskip) return nullptr;
+  const float* sums = static_cast<const float*>(p.scratch);
+  const LaunchShape last{p.channels, W::kThreads, W::kSharedBytes, p.stream};
+  return launch(filter_gradient_kernel<P::kLength>, last, p, sums, static_cast<int>(scratch.partials),
+                sums + scratch.skip_at / 4, static_cast<int>(scratch.skip_partials));
 }
 
 }  // namespace dnasm

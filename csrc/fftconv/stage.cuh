@@ -131,26 +131,27 @@ struct Transform {
     }
   }
 
-  // The middle stage, radix 8 over n2 in place, then its twiddle (forward) or stage 1's (inverse).
+  // The middle stage, radix 8 over n2 or m2 in place; forward, the twiddle follows.
   template <bool kInverse>
   DNASM_DEVICE void middle() const {
     constexpr int kPasses = 2 * P::kUnits;  // (m1, row p) pairs of a warp: 8 x 16 elements each
-    const Quad matrix = table(R::kMiddle + kInverse);
-    DNASM_UNROLL
+    DNASM_UNROLL_TWICE
     for (int i = 0; i < kPasses; ++i) {
       const int pass = member * kPasses + i, p = pass % 16;
       char* at = sequence + pass / 16 * P::kPitch1 + p % 8 * 16 + p / 8 * 256;
       uint32_t x[4];
       ldmatrix_trans(x, at + lane % 8 * P::kTilePitch + lane / 8 % 2 * 512 + lane / 16 * 128);
       sync_warp();  // every lane has read what another one overwrites
-      const Quad twiddle = table(kInverse ? R::kOuterInverse + pass : R::kMiddleForward + p);
+      const Quad matrix = table(R::kMiddle + 2 * (pass / 16) + kInverse);
+      Quad twiddle{};
+      if (!kInverse) twiddle = table(R::kOuterForward + pass);
       at += lane / 4 * P::kTilePitch + lane % 4 * 4;
       DNASM_UNROLL
       for (int h = 0; h < 2; ++h) {
         float c[4] = {};
         mma_16816(c, matrix.w, x[2 * h], x[2 * h + 1]);
         uint32_t re = pack_half2(c[0], c[1]), im = pack_half2(c[2], c[3]);
-        multiply<kInverse>(re, im, twiddle.w[h], twiddle.w[2 + h]);
+        if (!kInverse) multiply<false>(re, im, twiddle.w[h], twiddle.w[2 + h]);
         store_word(at + h * 128, re);
         store_word(at + h * 128 + 512, im);
       }
@@ -160,7 +161,7 @@ struct Transform {
   // Both inner stages of this warp's tiles; `visit(i, x)` sees tile i's spectrum. It returns whether to go back.
   template <class Visit>
   DNASM_DEVICE void inner(const Visit& visit) const {
-    DNASM_UNROLL
+    DNASM_UNROLL_TWICE  // more would outgrow the instruction cache
     for (int i = 0; i < P::kUnits; ++i) {
       const int t = member * P::kUnits + i;
       char* at = sequence + P::tile_bytes(t);
@@ -177,7 +178,7 @@ struct Transform {
       dft16<true, true>(x, d);
       multiply<true>(x, inner_re, inner_im);
       dft16<true, true>(x, d);
-      const int row = P::kR2 == 1 ? R::kOuterInverse + 2 * t : R::kMiddleInverse + 2 * (t % P::kR2);
+      const int row = R::kOuterInverse + 2 * t;
       multiply<true>(x, table(row), table(row + 1));
       at += lane / 4 * 16 + lane % 4 * 4;
       DNASM_UNROLL
@@ -209,7 +210,7 @@ struct Transform {
       for (int i = 0; i < P::kUnits; ++i) {
         Tile tile = first_product(x[i]);
         const int row = R::kOuterForward + 2 * (member * P::kUnits + i);
-        multiply<false>(tile, table(row), table(row + 1));
+        if (P::kR2 == 1) multiply<false>(tile, table(row), table(row + 1));
         store_first(i, tile);
       }
       sync_block();

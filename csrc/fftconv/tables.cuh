@@ -30,28 +30,19 @@ struct TableMaker {
   // Half h of word w of `row`, for this lane.
   DNASM_DEVICE Entry operator()(int row, int w, int h) const {
     const int i = g + 8 * (w % 2), j = 2 * q + h + 8 * (w / 2);  // in a fragment F(i, j)
-    const int column = sigma(2 * q + h + 8 * (w % 2));           // in (re, re, im, im) words: word w % 2 of a row of 16
     constexpr int kBelow16 = P::kR1 == 16 ? 1 : P::kR1;          // R1 where it is below 16
     if (row < R::kFirst) return entry(row == 0 ? 0 : row == 1 ? 1 : -1, sigma(i) * sigma(j), 16, 0.25f);
-    if (row < R::kMiddle) {
+    if (row < R::kInner) {
       const int k = row - R::kFirst;
       if (P::kR1 == 16) return k < 2 ? entry(k, j * (4 * i + 1), 64, 0.25f) : entry(k - 2, i * (4 * j + 1), 64, 0.25f);
       return k == 0 ? small_first(kBelow16, w, 2 * q + h) : Entry{2, 0, 0};
     }
-    if (row < R::kInner) {  // [[re, -im], [im, re]] forward, its conjugate back
-      const bool im_out = w % 2, im_in = w / 2;
-      const int sign = im_out == im_in ? 0 : (im_out != (row > R::kMiddle)) ? 1 : -1;
-      return entry(sign, g * (2 * q + h), 8, 0.35355339059327379f);
-    }
-    if (row < R::kOuterForward) return entry(row - R::kInner, sigma(i) * sigma(j), 256);
+    if (row < R::kMiddle) return entry(row - R::kInner, sigma(i) * sigma(j), 256);
+    if (row < R::kOuterForward) return middle(row - R::kMiddle, w, 2 * q + h);
     if (row < R::kOuterInverse) return outer_forward(kBelow16, row - R::kOuterForward, w, h, i, j);
-    if (row < R::kMiddleForward) return outer_inverse(row - R::kOuterInverse, w, i, j, column);
-    if (row < R::kMiddleInverse) {
-      const int r = sigma(row - R::kMiddleForward) * 16 + column;
-      return entry(w / 2, r * g, 2048);
-    }
-    const int k = row - R::kMiddleInverse;
-    return entry(k % 2, (16 * sigma(i) + sigma(j)) * (k / 2), 2048);
+    const int k = row - R::kOuterInverse;
+    if (P::kDirect) return outer(k % 2, sigma(i), j);
+    return outer(k % 2, 16 * sigma(i) + sigma(j), k / 2 / P::kR2 + P::kR1 * (k / 2 % P::kR2));
   }
 
   // Radix 2, 4, 8: words 0-1 are the 16 x 8 matrix (re over im), words 2-3 its 16 x 8 counterpart on the way back.
@@ -62,19 +53,26 @@ struct TableMaker {
     const float scale = r1 == 2 ? 0.70710678118654752f : r1 == 4 ? 0.5f : r1 == 8 ? 0.35355339059327379f : 1.0f;
     return entry(w % 2, n1 * (4 * m1 + 1), 4 * r1, scale);
   }
+  // [[re, -im], [im, re]] of e(n2 (M + 1/4) / (R1 R2)), M = m1 + R1 m2: out m2 = g, in n2; on the way back the conjugate,
+  // out n2 = g, in m2.
+  DNASM_DEVICE Entry middle(int row, int w, int in) const {
+    const bool im_out = w % 2, im_in = w / 2, back = row % 2;
+    const int n2 = back ? g : in, m2 = back ? in : g;
+    const int part = im_out == im_in ? 0 : im_out != back ? 1 : -1;
+    return entry(part, n2 * (4 * (row / 2 + P::kR1 * m2) + 1), 4 * P::kR1 * P::kR2, 0.35355339059327379f);
+  }
   DNASM_DEVICE Entry outer_forward(int r1, int row, int w, int h, int i, int j) const {
     const int u = row / 2, part = row % 2;
+    if (P::kR2 > 1) {  // [m1][p]: words re, re, im, im of columns below and from 8, m2 = g
+      const int r = sigma(row % 16) * 16 + sigma(2 * q + h + 8 * (w % 2));
+      return outer(w / 2, r, row / 16 + P::kR1 * g);
+    }
     if (P::kR1 == 16) return outer(part, 16 * u + sigma(j), i);
     const int r = P::unit_column(u) + g / r1 * r1 * 32 + w / 2 * 16 + sigma(2 * q + h + 8 * (w % 2));
     return outer(part, r, g % r1);
   }
-  DNASM_DEVICE Entry outer_inverse(int row, int w, int i, int j, int column) const {
-    if (P::kDirect) return outer(row % 2, sigma(i), j);
-    if (P::kR2 == 1) return outer(row % 2, 16 * sigma(i) + sigma(j), row / 2);
-    return outer(w / 2, 256 * g + 16 * sigma(row % 16) + column, row / 16);
-  }
-  static DNASM_DEVICE Entry outer(int part, int r, int m1) {
-    return entry(part, static_cast<int64_t>(r) * (4 * m1 + 1), 4 * P::kLength);
+  static DNASM_DEVICE Entry outer(int part, int r, int m) {
+    return entry(part, static_cast<int64_t>(r) * (4 * m + 1), 4 * P::kLength);
   }
 };
 

@@ -56,7 +56,7 @@ struct Wide {
     const int64_t quarters = static_cast<int64_t>(n) * (4 * s + 1) & (4 * static_cast<int64_t>(kL) - 1);
     return cos_sin_pi(static_cast<float>(quarters) / static_cast<float>(2 * static_cast<int64_t>(kL)));
   }
-  static constexpr int radix(int size) { return size < 16 ? size : 16; }
+  DNASM_SHARED_CODE static int radix(int size) { return size < 16 ? size : 16; }
   // m' at position i: the digits, reversed.
   static DNASM_DEVICE int frequency(int i) {
     int m = 0, unit = 1;

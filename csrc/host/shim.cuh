@@ -28,6 +28,7 @@ struct LaunchShape {
 #define DNASM_SHARED_CODE __host__ __device__ constexpr
 #define DNASM_KERNEL(threads, blocks_per_sm) __global__ void __launch_bounds__(threads, blocks_per_sm)
 #define DNASM_UNROLL _Pragma("unroll")
+#define DNASM_UNROLL_TWICE _Pragma("unroll 2")
 
 namespace dnasm {
 
@@ -92,6 +93,7 @@ extern "C" void AnnotateIgnoreWritesEnd(const char*, int);
 #define DNASM_SHARED_CODE constexpr
 #define DNASM_KERNEL(threads, blocks_per_sm) void
 #define DNASM_UNROLL
+#define DNASM_UNROLL_TWICE
 
 namespace dnasm::host {
 

@@ -14,24 +14,24 @@ HOST_FLAGS = (
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}
 
 
-def sources_digest() -> str:
-    """One hash over every file a kernel object can depend on."""
+def sources_digest(source: Path, csrc: Path) -> str:
+    """One hash over a source and every header it can include: csrc's own, less the CPU backend's."""
     digest = hashlib.sha256()
-    for path in sorted([*CSRC.rglob("*.cuh"), *CSRC.rglob("*.h"), *CSRC.glob("fftconv/*.cu"), *Path(__file__).parent.glob("*.cpp")]):
+    for path in sorted([*csrc.glob("*.cuh"), *csrc.glob("fftconv/*"), *csrc.glob("host/*"), source]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def compile_object(cache: Path, command: Sequence[str], source: Path) -> tuple[Path, str]:
+def compile_object(cache: Path, command: Sequence[str], source: Path, csrc: Path = CSRC) -> tuple[Path, str]:
     """The object and what the compiler said, from the cache where sources and command are unchanged."""
-    key = hashlib.sha256("\0".join([sources_digest(), *command, str(source)]).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\0".join([sources_digest(source, csrc), *command, source.name]).encode()).hexdigest()[:24]
     cache.mkdir(parents=True, exist_ok=True)
     out, log = cache / f"{key}.o", cache / f"{key}.log"
     if not (out.exists() and log.exists()):
         part = cache / f"{key}.{os.getpid()}.part"
         done = subprocess.run([*command, "-c", str(source), "-o", str(part)], capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} {source} failed:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(f"{chr(32).join(command)} {source} failed:\n{(done.stdout + done.stderr)[:3000]}")
         log.write_text(done.stdout + done.stderr)
         part.rename(out)
     return out, log.read_text()
@@ -54,7 +54,9 @@ def host_library(cache: Path, instances: Sequence[tuple[int, str]], extra: Seque
     objects = [compile_object(cache, command, CSRC / "fftconv/launch.cu")[0]]
     objects.append(compile_object(cache, command, Path(__file__).with_name("c_api.cpp"))[0])
     for length, dtype in instances:
-        objects.append(compile_object(cache, [*command, *instance_flags(length, dtype)], CSRC / "fftconv/instance.cu")[0])
+        objects.append(
+            compile_object(cache, [*command, *instance_flags(length, dtype)], CSRC / "fftconv/instance.cu")[0]
+        )
     key = hashlib.sha256("".join(map(str, objects)).encode()).hexdigest()[:24]
     library = cache / f"{key}.so"
     return library if library.exists() else link_library(library, ["g++", *extra], objects)
