@@ -102,7 +102,7 @@ class FastaScanner:
         rest = b""
         chunk = source.read(CHUNK)
         if chunk.startswith(BYTE_ORDER_MARK):
-            chunk = chunk[len(BYTE_ORDER_MARK) :]
+            chunk = chunk[len(BYTE_ORDER_MARK) :] or source.read(CHUNK)
             self._position = len(BYTE_ORDER_MARK)
         while chunk:
             following = source.read(CHUNK)
@@ -123,6 +123,8 @@ class FastaScanner:
         stretches: list[tuple[int, int]] = []
         begin = 0
         while (at := data.find(b">", begin, end)) >= 0:
+            if not self._header_at:
+                self._check_start(data[:at])
             if not (data[at - 1] == ord("\n") if at else self._line_start):
                 raise self._error(at, "'>' within a line; a header must begin its line")
             newline = data.find(b"\n", at, end)
@@ -131,8 +133,6 @@ class FastaScanner:
                     raise self._error(at, f"header longer than {MAX_HEADER:,} bytes; this is no such FASTA")
                 return [*stretches, (begin, at)], data[at:]
             stop = newline if newline >= 0 else end
-            if not self._header_at:
-                self._check_start(data[:at])
             self._add_header(data[at + 1 : stop], at)
             stretches.append((begin, at))
             begin = stop
@@ -185,8 +185,8 @@ class FastaScanner:
             )
 
     def _add_header(self, header: bytes, at: int) -> None:
-        name = header.split(None, 1)[0] if header.strip() and not header[:1].isspace() else b""
-        if not name:
+        name = header.split(None, 1)[0] if header.strip() else b""
+        if not name or header[:1].isspace():
             raise self._error(at, "header without a name; write it right after the '>'")
         if not (name.isascii() and name.decode("ascii").isprintable()) or b"\0" in header:
             raise self._error(at, f"header {header[:40]!r} has bytes that are no printable ASCII in its name")

@@ -209,7 +209,7 @@ def lines(source: InputBytes) -> Iterator[tuple[int, str]]:
         InputError: If a line is longer than `MAX_LINE`, or the file cannot be read to its end.
     """
     number, rest = 0, b""
-    while chunk := source.read(1 << 20):
+    while chunk := _read_after(source, number):
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             number += 1
@@ -218,6 +218,13 @@ def lines(source: InputBytes) -> Iterator[tuple[int, str]]:
             raise InputError(f"{source.name}:{number + 1}: line longer than {MAX_LINE:,} bytes; this is no such table")
     if rest:
         yield number + 1, _text(rest, number + 1)
+
+
+def _read_after(source: InputBytes, number: int) -> bytes:
+    try:
+        return source.read(1 << 20)
+    except InputError as error:
+        raise InputError(f"{error} (after line {number:,})") from error
 
 
 def _text(line: bytes, number: int) -> str:

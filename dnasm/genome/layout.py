@@ -83,8 +83,12 @@ class StoreIndex:
     warnings: list[str]
 
     def to_json(self) -> str:
-        """Write it as text."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}, indent=1)
+        """Write it as text, each value on its line."""
+        values = {"format": FORMAT, "version": VERSION}
+        values |= {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["fingerprint"] = dataclasses.asdict(self.fingerprint)
+        values["arrays"] = {name: dataclasses.asdict(section) for name, section in self.arrays.items()}
+        return "{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> "StoreIndex":

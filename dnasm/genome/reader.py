@@ -1,6 +1,7 @@
 """Reading a token store: windows with `pread`, by any number of threads and processes."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class TokenStore:
         self.contigs = Contigs(self.index.names, self.index.lengths)
         self.index.lengths.clear()  # the array holds them
         self._check_sizes()
-        self._runs = {name: self._open_runs(name) for name in ("n", "soft_mask")}
+        self._fences = {kind: self.array(f"{kind}_fence")[:, 0] for kind in ("n", "soft_mask")}
 
     def read(self, offsets: npt.NDArray[np.integer], length: int) -> Tokens:
         """Copy the windows of `length` tokens that begin at `offsets` of `tokens.u8`: uint8 (n, length).
@@ -71,11 +72,11 @@ class TokenStore:
 
     def runs(self, kind: str, start: int, end: int) -> Runs:
         """Runs of `kind` (`n` or `soft_mask`) that share a base with [start, end), whole, as absolute offsets."""
-        return self._runs[kind].between(start, end)
+        return self._run_index(kind).between(start, end)
 
     def run_flags(self, kind: str, offsets: npt.NDArray[np.integer], length: int) -> Bools:
         """Which tokens of the windows that begin at `offsets` lie in a run of `kind`: bool (n, length)."""
-        return self._runs[kind].flags(np.asarray(offsets, dtype=np.int64), length)
+        return self._run_index(kind).flags(np.asarray(offsets, dtype=np.int64), length)
 
     def array(self, name: str) -> Int64s:
         """Read a whole section of `arrays.i64`: int64 (rows, columns)."""
@@ -132,9 +133,9 @@ class TokenStore:
         self._fill(self._descriptors()[1], out.reshape(-1).data.cast("B"), start)
         return out.astype(np.int64, copy=False)
 
-    def _open_runs(self, name: str) -> RunIndex:
-        fence = self.array(f"{name}_fence")[:, 0]
-        return RunIndex(lambda first, last: self._rows(name, first, last), self.index.arrays[name].rows, fence)
+    def _run_index(self, kind: str) -> RunIndex:
+        rows = partial(self._rows, kind)  # not kept: the store would hold itself, and its files open
+        return RunIndex(rows, self.index.arrays[kind].rows, self._fences[kind])
 
     def _check_sizes(self) -> None:
         tokens, arrays = (os.fstat(file).st_size for file in self._descriptors())

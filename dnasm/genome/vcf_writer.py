@@ -131,10 +131,13 @@ class VcfWriter:
         if self._to_stdout:
             sys.stdout.flush()
             return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+        file = self._temporary.open("xb")
         if not self._compressed:
-            return self._temporary.open("xb")
+            return file
+        file.close()  # made first, because pysam crashes where it cannot make the file
         import pysam
 
+        pysam.set_verbosity(0)  # what goes wrong becomes an exception
         return pysam.BGZFile(str(self._temporary), "wb")
 
     @property
