@@ -6,6 +6,7 @@ standard output went away, 143 terminated. Results go to standard output, talk t
 
 import errno
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -167,7 +168,30 @@ def run_verb(verb: str, argv: Sequence[str]) -> None:
     if given.print_config:
         print(config.to_yaml(filled), end="")
         return
-    importlib.import_module(f"dnasm.tasks.{row.module}").run(filled)
+    with _log_on_stderr(verb, quiet=getattr(filled, "quiet", False)):
+        importlib.import_module(f"dnasm.tasks.{row.module}").run(filled)
+
+
+@contextmanager
+def _log_on_stderr(verb: str, *, quiet: bool) -> Iterator[None]:
+    """Print what dnasm's own modules log, as `dnasm VERB: warning: ...`; plain information unless quiet."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_lower_level)
+    handler.setFormatter(logging.Formatter(f"dnasm {verb}: %(kind)s%(message)s"))
+    logger = logging.getLogger("dnasm")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _lower_level(record: logging.LogRecord) -> bool:
+    record.kind = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+    return True
 
 
 def overview() -> str:
