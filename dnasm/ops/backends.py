@@ -111,10 +111,12 @@ def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...], backend: str) ->
 
 
 def _has_native(op: Operands) -> bool:
-    why = cpu.native(op.u.dtype, op.k.dtype, *(() if op.skip is None else (op.skip.dtype,)))
-    if why is not None and torch.float64 not in (op.u.dtype, op.k.dtype):
+    if torch.float64 in (op.u.dtype, op.k.dtype, None if op.skip is None else op.skip.dtype):
+        return False  # the C++ kernels compute in float32
+    why = cpu.unavailable()
+    if why:
         say_once(f"fftconv runs without its C++ kernels, more slowly: {why}")
-    return why is None
+    return not why
 
 
 def _cpu_forward(op: Operands) -> Tensor:

@@ -226,40 +226,22 @@ def ninja_file(library: Library, output: str) -> str:
     return "\n".join(lines)
 
 
-_loaded: dict[str, Path | BackendUnavailable] = {}
-
-
 def load(library: Library, self_test: Callable[[], None]) -> Path:
     """Load a library into torch, building it if need be, and try it on numbers with a known answer.
-
-    A failure is remembered: a process pays for it once.
 
     Raises:
         BackendUnavailable: If it cannot be built or loaded, or computes wrong numbers.
     """
-    known = _loaded.get(library.name)
-    if known is None:
-        try:
-            known = _load(library, self_test)
-        except BackendUnavailable as error:
-            known = error
-        _loaded[library.name] = known
-    if isinstance(known, BackendUnavailable):
-        raise BackendUnavailable(str(known))
-    return known
-
-
-def _load(library: Library, self_test: Callable[[], None]) -> Path:
     path = ensure(library)
     try:
-        torch.ops.load_library(path)
+        torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError as error:  # a damaged file: build it again, once
         _log.warning("%s cannot be loaded (%s): compiling it again", path, error)
         with _locked(path):
             shutil.rmtree(path.parent, ignore_errors=True)
             _build(library, path.parent)
         try:
-            torch.ops.load_library(path)
+            torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
         except OSError as second:
             raise BackendUnavailable(f"{path} was compiled and cannot be loaded: {second}") from second
     try:

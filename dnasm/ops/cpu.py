@@ -1,6 +1,7 @@
 """The CPU backend: the C++ transform where a compiler is at hand, else its plain-torch form."""
 
 from collections import defaultdict
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,15 +15,14 @@ Groups = dict[int, list[tuple[int, int]]]
 """Packed sequences by the length of the plan that transforms them."""
 
 
-def native(*dtypes: torch.dtype) -> BackendUnavailable | None:
-    """Why the C++ body cannot take these dtypes here; None if it can."""
-    if torch.float64 in dtypes:
-        return BackendUnavailable("the C++ kernels compute in float32")
+@lru_cache(maxsize=1)
+def unavailable() -> str:
+    """Why the C++ body cannot run here, empty if it can; builds and loads it when first asked."""
     try:
         build.load(build.cpu_library(), _self_test)
     except BackendUnavailable as error:
-        return error
-    return None
+        return str(error)
+    return ""
 
 
 def _self_test() -> None:

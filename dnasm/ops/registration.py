@@ -1,12 +1,13 @@
 """`dnasm::fftconv` and its gradient as torch operators: fake tensors, autograd and its second derivative, autocast."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dnasm.ops import backends
-from dnasm.ops.operands import GRADIENTS, Operands
+from dnasm.ops.operands import Operands
 
 _INPUTS = (
     "Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor? cu_seqlens, Tensor? values, "
@@ -28,8 +29,7 @@ def _operands(
     return Operands(u, k, in_gate, out_gate, skip, cu_seqlens, bidirectional, values, precision)
 
 
-@torch.library.custom_op("dnasm::fftconv", mutates_args=(), schema=f"({_INPUTS}) -> Tensor")
-def fftconv(
+def _run(
     u: Tensor,
     k: Tensor,
     in_gate: Tensor | None,
@@ -41,17 +41,11 @@ def fftconv(
     backend: str,
     precision: str | None,
 ) -> Tensor:
-    """The convolution; arguments as `dnasm.ops.fftconv`, which checks them, plus k's spectrum if it is known."""
     op = _operands(u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision)
     return backends.forward(op, backend)
 
 
-@torch.library.custom_op(
-    "dnasm::fftconv_backward",
-    mutates_args=(),
-    schema=f"(Tensor dy, {_INPUTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def fftconv_backward(
+def _run_backward(
     dy: Tensor,
     u: Tensor,
     k: Tensor,
@@ -65,20 +59,19 @@ def fftconv_backward(
     precision: str | None,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients for u, k, in_gate, out_gate and skip; an empty tensor stands for one that is not needed."""
     op = _operands(u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision)
     found = backends.backward(op, dy, tuple(needs), backend)
     du, dk, din, dout, dskip = (dy.new_empty(0) if grad is None else grad.contiguous() for grad in found)
     return du, dk, din, dout, dskip
 
 
-@fftconv.register_fake
-def _(u: Tensor, *_: object) -> Tensor:
+def _fake(u: Tensor, *_: object) -> Tensor:
     return u.new_empty(u.shape)
 
 
-@fftconv_backward.register_fake
-def _(dy: Tensor, u: Tensor, k: Tensor, in_gate: Any, out_gate: Any, skip: Any, *rest: Any) -> tuple[Tensor, ...]:
+def _fake_backward(
+    dy: Tensor, u: Tensor, k: Tensor, in_gate: Any, out_gate: Any, skip: Any, *rest: Any
+) -> tuple[Tensor, ...]:
     tensors = (u, k, in_gate, out_gate, skip)
     return tuple(
         t.new_empty(t.shape) if need and t is not None else dy.new_empty(0)
@@ -146,27 +139,43 @@ def _second_gradient(ctx: Any, *toward: Tensor) -> tuple[Any, ...]:
     return (*wanted, *[None] * (len(ctx.needs_input_grad) - len(wanted)))
 
 
-torch.library.register_autograd("dnasm::fftconv", _gradient, setup_context=_remember)
-torch.library.register_autograd("dnasm::fftconv_backward", _second_gradient, setup_context=_remember_backward)
-
-_library = torch.library.Library("dnasm", "FRAGMENT")  # type: ignore[no-untyped-call]
-
-
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
-def _register_autocast(device: str, key: str) -> None:
+def _autocast(device: str) -> Callable[..., Tensor]:
     def cast(u: Tensor, k: Tensor, in_gate: Tensor | None, out_gate: Tensor | None, *rest: Any) -> Tensor:
         """Signals take autocast's dtype; the filter and the skip keep theirs, they are small and want their digits."""
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return torch.ops.dnasm.fftconv(_cast(u, dtype), k, _cast(in_gate, dtype), _cast(out_gate, dtype), *rest)
+            return fftconv(_cast(u, dtype), k, _cast(in_gate, dtype), _cast(out_gate, dtype), *rest)
 
-    _library.impl("fftconv", cast, key)  # type: ignore[no-untyped-call]
+    return cast
 
 
-_register_autocast("cpu", "AutocastCPU")
-_register_autocast("cuda", "AutocastCUDA")
+def _register() -> torch.library.Library:
+    """Define both operators. By hand, since `torch.library.custom_op` imports the whole compiler in its first call."""
+    library = torch.library.Library("dnasm", "DEF")  # type: ignore[no-untyped-call]
+    library.define(f"fftconv({_INPUTS}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
+    library.define(  # type: ignore[no-untyped-call]
+        f"fftconv_backward(Tensor dy, {_INPUTS}, bool[5] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        tags=torch.Tag.pt2_compliant_tag,
+    )
+    for name, run in (("fftconv", _run), ("fftconv_backward", _run_backward)):
+        library.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    library.impl("fftconv", _autocast("cpu"), "AutocastCPU")  # type: ignore[no-untyped-call]
+    library.impl("fftconv", _autocast("cuda"), "AutocastCUDA")  # type: ignore[no-untyped-call]
+    torch.library.register_fake("dnasm::fftconv", _fake, lib=library)
+    torch.library.register_fake("dnasm::fftconv_backward", _fake_backward, lib=library)
+    torch.library.register_autograd("dnasm::fftconv", _gradient, setup_context=_remember, lib=library)
+    torch.library.register_autograd(
+        "dnasm::fftconv_backward", _second_gradient, setup_context=_remember_backward, lib=library
+    )
+    return library
 
-assert len(GRADIENTS) == 5, "the schema of fftconv_backward returns one tensor for each"
+
+_library = _register()
+fftconv = torch.ops.dnasm.fftconv.default
+"""The convolution; arguments as `dnasm.ops.fftconv`, which checks them, plus k's spectrum if it is known."""
+fftconv_backward = torch.ops.dnasm.fftconv_backward.default
+"""Gradients for u, k, in_gate, out_gate and skip; an empty tensor stands for one that is not needed."""
