@@ -1,7 +1,8 @@
 """The model: embedding, blocks of a mixer and an MLP, a final norm, and the head that predicts the next base."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from jaxtyping import Float, Integer
@@ -13,6 +14,7 @@ from dnasm.errors import ConfigError
 from dnasm.models.filters import DiagonalKernel, HyenaFilter, ShiftKernel
 from dnasm.models.heads import LanguageModelHead
 from dnasm.models.mixers import H3, Attention, Hyena
+from dnasm.models.state import DecodingState, MixerState, StatefulMixer
 
 MIXERS: dict[str, type[nn.Module]] = {"hyena": Hyena, "h3": H3, "attention": Attention}
 ROWS = {"dna": vocabulary.NUM_ROWS, "gpt2": 50_264}
@@ -47,7 +49,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        x = x + self.dropout(self.mixer(self.norm1(x.to(self.norm1.weight.dtype))))
+        return self._run(x, self.mixer)
+
+    def extend(self, x: Float[Tensor, "b c d"], state: MixerState) -> Float[Tensor, "b c d"]:
+        """Run the block on the next positions, the mixer going on from its state."""
+        return self._run(x, lambda h: cast(StatefulMixer, self.mixer).extend(h, state))
+
+    def _run(self, x: Float[Tensor, "b l d"], mix: Callable[[Tensor], Tensor]) -> Float[Tensor, "b l d"]:
+        x = x + self.dropout(mix(self.norm1(x.to(self.norm1.weight.dtype))))
         return x + self.dropout(self.mlp(self.norm2(x.to(self.norm2.weight.dtype))))
 
 
@@ -75,18 +84,33 @@ class Backbone(nn.Module):
 
     def forward(self, tokens: Integer[Tensor, "b l"], layer: int = -1) -> Float[Tensor, "b l d"]:
         """Return what leaves block `layer`, or with -1 the final norm."""
-        if self.max_length is not None and tokens.shape[1] > self.max_length:
-            raise ConfigError(
-                f"the input has {tokens.shape[1]} tokens, this model's max_length is {self.max_length}: "
-                "give shorter windows, or a model that was built for longer ones"
-            )
+        self.check_length(tokens.shape[1])
         if not -1 <= layer < len(self.layers):
             raise ConfigError(f"layer {layer} is not one of this model's: 0 to {len(self.layers) - 1}, or -1")
-        x = self.dropout(self.embeddings(tokens))
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = self._embed(tokens)
         for block in self.layers if layer == -1 else self.layers[: layer + 1]:
             x = block(x)
         return x if layer != -1 else self.ln_f(x.to(self.ln_f.weight.dtype))
+
+    def extend(self, tokens: Integer[Tensor, "b c"], state: DecodingState) -> Float[Tensor, "b c d"]:
+        """Return what leaves the final norm at the next positions, and bring the state up to date."""
+        state.advance(tokens.shape[1])
+        x = self._embed(tokens)
+        for block, layer in zip(self.layers, state.layers, strict=True):
+            x = cast(Block, block).extend(x, layer)
+        return self.ln_f(x.to(self.ln_f.weight.dtype))
+
+    def check_length(self, length: int) -> None:
+        """Raise ConfigError for an input that is longer than the model was built for."""
+        if self.max_length is not None and length > self.max_length:
+            raise ConfigError(
+                f"the input has {length} tokens, this model's max_length is {self.max_length}: "
+                "give shorter windows, or a model that was built for longer ones"
+            )
+
+    def _embed(self, tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
+        x = self.dropout(self.embeddings(tokens))
+        return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class LanguageModel(nn.Module):
@@ -108,6 +132,35 @@ class LanguageModel(nn.Module):
             ConfigError: If there is no such layer, or the input is longer than `max_length`.
         """
         return self.backbone(tokens, layer)
+
+    @torch.no_grad()
+    def start(self, batch: int, capacity: int) -> DecodingState:
+        """Make the state before the first token of `batch` sequences.
+
+        Args:
+            batch: Sequences.
+            capacity: Tokens that will follow at most, in all. H3's state does not grow with it, attention's cache does,
+                and so do Hyena's convolutions, which for their filters' sake end at `max_length`.
+
+        Raises:
+            ConfigError: If `capacity` is beyond `max_length`.
+        """
+        self.backbone.check_length(capacity)
+        mixers = [cast(StatefulMixer, cast(Block, block).mixer) for block in self.backbone.layers]
+        return DecodingState([mixer.start(batch, capacity) for mixer in mixers], capacity)
+
+    @torch.no_grad()
+    def extend(self, tokens: Integer[Tensor, "b c"], state: DecodingState) -> Float[Tensor, "b c v"]:
+        """Return the logits of the next tokens, as `forward` over everything so far would, and update the state.
+
+        One token costs the same at any position with H3, grows with the position in attention, and n of them cost
+        O(n log^2 n) with Hyena. Several at once cost about what `forward` costs.
+
+        Raises:
+            ConfigError: If they do not fit the state.
+        """
+        hidden = self.backbone.extend(tokens, state)
+        return self.lm_head(hidden, self.backbone.embeddings.word_embeddings.weight)
 
 
 def build_model(config: ModelConfig) -> LanguageModel:

@@ -10,10 +10,12 @@ from einops import rearrange
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from dnasm.ops.ssm import vandermonde
+from dnasm.ops import fftconv
+from dnasm.ops.ssm import vandermonde, waves
 
 _FAST_DECAY, _SLOW_DECAY, _DECAY_TARGET = 0.3, 1.5, 1e-2
 _DT_MIN, _DT_MAX = 1e-3, 1e-1
+_PIECE = 256  # positions between two states when many come at once: powers of the poles are held for as many
 
 
 class Sin(nn.Module):
@@ -151,3 +153,48 @@ class DiagonalKernel(nn.Module):
         with torch.autocast(self.B.device.type, enabled=False):
             log_poles, b, c = self.discretized()
             return vandermonde(b * c, log_poles, length, torch.promote_types(self.B.dtype, torch.float32))
+
+    def steps(self) -> "DiagonalSteps":
+        """Return the recurrence whose impulse response the kernel is."""
+        log_poles, b, c = self.discretized()
+        return DiagonalSteps(log_poles, b, c, torch.promote_types(self.B.dtype, torch.float32))
+
+
+class DiagonalSteps:
+    """`s <- pole * s + b * u`, `y = 2 * Re(c . s)`: the diagonal model one position, or one piece, after the other."""
+
+    def __init__(
+        self,
+        log_poles: Complex[Tensor, "h n"],
+        b: Complex[Tensor, "h n"],
+        c: Complex[Tensor, "h n"],
+        dtype: torch.dtype,
+    ) -> None:
+        self.exact = log_poles, b, c
+        self.dtype = dtype
+        self.poles, self.b, self.c = (x.to(dtype.to_complex()) for x in (log_poles.exp(), b, c))
+
+    def run(
+        self, u: Float[Tensor, "*b h t"], state: Complex[Tensor, "*b h n"]
+    ) -> tuple[Float[Tensor, "*b h t"], Complex[Tensor, "*b h n"]]:
+        """Take in the next inputs; return their outputs and the state after them."""
+        if u.shape[-1] == 1:
+            state = self.poles * state + self.b * u
+            return 2 * (self.c * state).sum(-1, keepdim=True).real, state
+        log_poles, b, c = self.exact
+        size = min(u.shape[-1], _PIECE)
+        powers = waves(log_poles, torch.arange(size + 1, device=u.device))
+        kernel = vandermonde(b * c, log_poles, size, self.dtype)
+        reads, writes = c[..., None] * powers[..., 1:], b[..., None] * powers[..., :size]
+        reads = torch.cat([reads.real, -reads.imag], 1).to(self.dtype)
+        writes = torch.cat([writes.real, writes.imag], 1).to(self.dtype)
+        held, outputs = state.reshape(-1, *state.shape[-2:]), []
+        for piece in torch.split(u.reshape(-1, *u.shape[-2:]), size, -1):
+            count = piece.shape[-1]
+            reals = rearrange(torch.cat([held.real, held.imag], -1), "b h n -> h b n")
+            echo = rearrange(torch.bmm(reals, reads[..., :count]), "h b t -> b h t")
+            outputs.append(fftconv(piece, kernel[:, :count]) + 2 * echo)
+            added = torch.bmm(rearrange(piece, "b h t -> h b t"), writes[..., :count].flip(-1).transpose(1, 2))
+            real, imag = rearrange(added, "h b n -> b h n").chunk(2, -1)
+            held = powers[..., count].to(held.dtype) * held + torch.complex(real, imag)
+        return torch.cat(outputs, -1).reshape(u.shape), held.reshape(state.shape)

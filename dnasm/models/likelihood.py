@@ -14,7 +14,7 @@ from torch import Tensor
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.models.backbone import LanguageModel
-from dnasm.vocabulary import PAD, A, T
+from dnasm.vocabulary import NUM_ROWS, PAD, A, T
 
 Sequences = Sequence[npt.NDArray[np.uint8]]
 
@@ -33,7 +33,13 @@ def require_dna(config: ModelConfig) -> None:
 
 
 def base_log_probs(logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b 4"]:
-    """Log-probabilities of A, C, G, T given that one of them follows; in float32 or better."""
+    """Log-probabilities of A, C, G, T given that one of them follows; in float32 or better.
+
+    Raises:
+        ConfigError: If these are not the logits of a DNA model.
+    """
+    if logits.shape[-1] != NUM_ROWS:
+        raise ConfigError(f"logits over {logits.shape[-1]} tokens are no DNA model's, which has {NUM_ROWS}")
     wide = logits[..., A : T + 1].to(torch.promote_types(logits.dtype, torch.float32))
     return wide.log_softmax(-1)
 

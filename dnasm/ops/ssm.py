@@ -25,13 +25,14 @@ def vandermonde(
         dtype: In which the waves are multiplied and summed.
     """
     step = 1 << math.ceil(math.log2(max(length, 1)) / 2)
-    fine = _waves(log_poles, torch.arange(step, device=log_poles.device))
-    coarse = coefficients[..., None] * _waves(log_poles, torch.arange(0, length, step, device=log_poles.device))
+    fine = waves(log_poles, torch.arange(step, device=log_poles.device))
+    coarse = coefficients[..., None] * waves(log_poles, torch.arange(0, length, step, device=log_poles.device))
     rows = torch.cat([coarse.real, -coarse.imag], 1).to(dtype)
     columns = torch.cat([fine.real, fine.imag], 1).to(dtype)
     return 2 * torch.bmm(rows.transpose(1, 2), columns).flatten(1)[:, :length]
 
 
-def _waves(log_poles: Complex[Tensor, "h n"], times: Tensor) -> Complex[Tensor, "h n t"]:
+def waves(log_poles: Complex[Tensor, "h n"], times: Tensor) -> Complex[Tensor, "h n t"]:
+    """Each pole to the power of each time."""
     t = times.to(log_poles.real.dtype)
     return torch.polar((log_poles.real[..., None] * t).exp(), log_poles.imag[..., None] * t)

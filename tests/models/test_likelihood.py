@@ -73,3 +73,5 @@ def test_text_models_are_refused_by_name(
     require_dna(configs["hyena"])
     with pytest.raises(ConfigError, match="'gpt2'"):
         require_dna(preset("h3-125m"))
+    with pytest.raises(ConfigError, match="over 50264 tokens"):
+        base_log_probs(torch.zeros(1, 50_264))

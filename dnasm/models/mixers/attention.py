@@ -1,13 +1,24 @@
 """Causal softmax attention: the baseline, and the attention layers of hybrid models."""
 
+from dataclasses import dataclass
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from dnasm.config import ModelConfig
+from dnasm.models.state import MixerState
 
 _ROTARY_BASE = 10_000.0
+
+
+@dataclass
+class AttentionState(MixerState):
+    """Keys and values of every position, in a cache of fixed size."""
+
+    keys: Float[Tensor, "b h n c"]
+    values: Float[Tensor, "b h n c"]
 
 
 class Attention(nn.Module):
@@ -29,6 +40,25 @@ class Attention(nn.Module):
         q, k, v = self.project(x, torch.arange(x.shape[1], device=x.device))
         y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.out_proj(rearrange(y, "b h l d -> b l (h d)"))
+
+    def start(self, batch: int, capacity: int) -> AttentionState:
+        """Make an empty cache for `capacity` positions."""
+        d = self.out_proj.in_features
+        keys = self.out_proj.weight.new_zeros(batch, self.num_heads, capacity, d // self.num_heads)
+        return AttentionState(position=0, keys=keys, values=keys.clone())
+
+    def extend(self, x: Float[Tensor, "b c d"], state: AttentionState) -> Float[Tensor, "b c d"]:
+        """Attend from the next positions to all so far."""
+        begin, end = state.position, state.position + x.shape[1]
+        q, k, v = self.project(x, torch.arange(begin, end, device=x.device))
+        state.keys[:, :, begin:end], state.values[:, :, begin:end] = k, v
+        state.position = end
+        mask = None
+        if begin > 0 and end - begin > 1:
+            mask = torch.ones(end - begin, end, dtype=torch.bool, device=x.device).tril(begin)
+        keys, values = (cache[:, :, :end].to(q.dtype) for cache in (state.keys, state.values))
+        y = nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=begin == 0)
+        return self.out_proj(rearrange(y, "b h c d -> b c (h d)"))
 
     def project(
         self, x: Float[Tensor, "b l d"], positions: Integer[Tensor, " l"]

@@ -1,13 +1,27 @@
 """H3: a shift and a diagonal state-space model between three projections, as attention's queries, keys and values."""
 
+from dataclasses import dataclass
+
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from dnasm.config import ModelConfig
-from dnasm.models.filters import DiagonalKernel, ShiftKernel
+from dnasm.models.filters import DiagonalKernel, DiagonalSteps, ShiftKernel
+from dnasm.models.state import MixerState
 from dnasm.ops import fftconv
+
+
+@dataclass
+class H3State(MixerState):
+    """The last keys, for the shift, and the diagonal model's oscillators for each pair of channels of a head."""
+
+    keys: Float[Tensor, "b d past"]
+    memory: Complex[Tensor, "b i j h n"]
+    taps: tuple[Float[Tensor, "d states"]]
+    """The shift model's kernel; in a tuple, since copies of the state share it."""
+    steps: DiagonalSteps
 
 
 class H3(nn.Module):
@@ -59,3 +73,36 @@ class H3(nn.Module):
             in_gate, out_gate = (repeat(x[:, i::n], "b h l -> b (n h) l", n=n) for x in (k, q))
             y = y + fftconv(v, kernel, in_gate=in_gate, out_gate=out_gate, skip=skip)
         return y
+
+    def start(self, batch: int, capacity: int) -> H3State:
+        """Make the state before the first position; its size does not depend on the capacity."""
+        n = self.head_dim
+        taps = self.ssm_k_kernel(self.ssm_k_kernel.B.shape[-1])
+        steps = self.kernel.steps()
+        return H3State(
+            position=0,
+            keys=taps.new_zeros(batch, taps.shape[0], taps.shape[1] - 1),
+            memory=steps.poles.new_zeros(batch, n, n, *steps.poles.shape),
+            taps=(taps,),
+            steps=steps,
+        )
+
+    def extend(self, x: Float[Tensor, "b c d"], state: H3State) -> Float[Tensor, "b c d"]:
+        """Mix the next positions; one costs the same at any place."""
+        q, k, v = (
+            rearrange(proj(x), "b c d -> b d c").to(state.keys.dtype)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        held = torch.cat([state.keys, k], -1)
+        past = state.keys.shape[-1]
+        state.keys = held[..., held.shape[-1] - past :].clone()
+        if x.shape[1] == 1:
+            k = (held * state.taps[0].flip(-1)).sum(-1, keepdim=True) + self.ssm_k_D[:, None] * k
+        else:
+            k = fftconv(held, state.taps[0], skip=self.ssm_k_D)[..., past:]
+        n = self.head_dim
+        kv = rearrange(k, "b (h i) c -> b i 1 h c", i=n) * rearrange(v, "b (h j) c -> b 1 j h c", j=n)
+        y, state.memory = state.steps.run(kv, state.memory)
+        y = ((y + self.D[:, None] * kv) * rearrange(q, "b (h i) c -> b i 1 h c", i=n)).sum(1)
+        state.position += x.shape[1]
+        return self.output_linear(rearrange(y, "b j h c -> b c (j h)").to(x.dtype))

@@ -1,0 +1,75 @@
+"""What a model keeps of a sequence, so that the next base needs no look back at all of it.
+
+One protocol for every mixer: `start` makes an empty state, `extend` takes the next positions, returns what leaves the
+mixer there and brings the state up to date in place. A state can be copied (`snapshot`) and multiplied (`fork`).
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dnasm.errors import ConfigError
+
+
+@dataclass
+class MixerState:
+    """Base of each mixer's state: its tensors have one row a sequence; what is not a tensor is shared by copies."""
+
+    position: int
+    """Positions taken in so far."""
+
+    def fork(self, copies: int) -> "MixerState":
+        """Return an independent state in which every sequence stands `copies` times, its copies side by side."""
+        rows = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return replace(self, **{name: t.clone().repeat_interleave(copies, 0) for name, t in rows.items()})
+
+
+class StatefulMixer(Protocol):
+    """A mixer that can go on from where it stopped."""
+
+    def start(self, batch: int, capacity: int) -> MixerState:
+        """Make the state before the first position.
+
+        Args:
+            batch: Sequences.
+            capacity: Positions that will be asked for at most, in all.
+        """
+        ...
+
+    def extend(self, x: Float[Tensor, "b c d"], state: MixerState) -> Float[Tensor, "b c d"]:
+        """Mix the next positions, as `forward` over everything so far would have, and update the state."""
+        ...
+
+
+@dataclass
+class DecodingState:
+    """A model's state: that of each layer."""
+
+    layers: list[MixerState]
+    capacity: int
+    """Positions that fit."""
+    position: int = 0
+    """Positions taken in so far."""
+
+    def advance(self, count: int) -> None:
+        """Count positions in.
+
+        Raises:
+            ConfigError: If they do not fit.
+        """
+        if self.position + count > self.capacity:
+            raise ConfigError(
+                f"this state was made for {self.capacity} positions and holds {self.position}: {count} more do not "
+                "fit; start it with a larger capacity"
+            )
+        self.position += count
+
+    def fork(self, copies: int) -> "DecodingState":
+        """Return an independent state in which every sequence stands `copies` times, its copies side by side."""
+        return replace(self, layers=[layer.fork(copies) for layer in self.layers])
+
+    def snapshot(self) -> "DecodingState":
+        """Return an independent copy: going on from one leaves the other as it is."""
+        return self.fork(1)
