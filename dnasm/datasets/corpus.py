@@ -11,18 +11,20 @@ import numpy.typing as npt
 
 from dnasm.config import DataConfig
 from dnasm.datasets.regions import Integers, num_bases, split_genome
-from dnasm.datasets.windows import GenomeRegions, Windows, WindowSampler, tile_windows
+from dnasm.datasets.windows import GenomeRegions, Mask, Windows, WindowSampler, tile_windows
 from dnasm.errors import ConfigError
 from dnasm.genome import Genome, Interval
 from dnasm.resources import locate
 from dnasm.vocabulary import BASES, PAD, Tokens, reverse_complement
 
 Weights = npt.NDArray[np.uint8] | npt.NDArray[np.float16]
-Mask = npt.NDArray[np.bool_]
 Array = TypeVar("Array", Tokens, Mask)
 
 PIECE = 1 << 22
 """Bases in a piece of a long region: a few tens of megabytes for whoever counts them."""
+
+CACHED = 1 << 16
+"""Bases that are turned round together: temporary arrays much larger than the cache cost more than the work."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,10 +118,11 @@ class Corpus:
         tokens = self._gather(windows, Genome.read, PAD)
         masked = None if self.policy.weight == 1 else self._gather(windows, Genome.read_masked, False)
         # Padding is in place by now, so that it turns round with the sequence.
-        if windows.reverse.any():
-            tokens[windows.reverse] = reverse_complement(tokens[windows.reverse])
+        reverse, at_once = np.flatnonzero(windows.reverse), max(1, CACHED // self.config.window)
+        for rows in (reverse[i : i + at_once] for i in range(0, len(reverse), at_once)):
+            tokens[rows] = reverse_complement(tokens[rows])
             if masked is not None:
-                masked[windows.reverse] = masked[windows.reverse, ::-1]
+                masked[rows] = masked[rows, ::-1]
         return tokens, self.policy.weigh(tokens, masked)
 
     def training_pieces(self, context: int, genome: int | None = None) -> Iterator[tuple[Tokens, int]]:
@@ -145,7 +148,7 @@ class Corpus:
 
         The first base of a window has nothing before it and is not predicted, so targets begin one base later.
         """
-        rows = self.validation.table()[:, :4].tolist()
+        rows = self.validation.table[:, :4].tolist()
         name = [genome.contigs.name for genome in self.genomes]
         return [(g, Interval(name[g](c), start + 1, start + length)) for g, c, start, length in rows]
 
@@ -188,6 +191,8 @@ class Corpus:
 
     def _gather(self, windows: Windows, read: Callable[[Genome, Integers, int], Array], padding: int) -> Array:
         """Read each window with one of the genomes' readers, and fill up those that are short."""
+        if len(self.genomes) == 1 and self.config.short_regions == "skip":
+            return read(*self._source(windows))
         width = self.config.window
         short: Mask = windows.length < width
         whole: list[Integers] = [
@@ -195,8 +200,6 @@ class Corpus:
         ]
         groups = [rows for rows in (*whole, *np.flatnonzero(short)[:, None]) if len(rows)]
         parts = [read(*self._source(windows[rows])) for rows in groups]
-        if len(parts) == 1 and not short.any():
-            return parts[0]
         out = np.full((len(windows), width), padding, dtype=parts[0].dtype)
         for rows, bases in zip(groups, parts, strict=True):
             out[rows, : bases.shape[1]] = bases

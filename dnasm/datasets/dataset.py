@@ -11,7 +11,10 @@ from dnasm.errors import ConfigError
 
 Batch = dict[str, Tensor]
 """`tokens` uint8 (b, window); `weights` uint8 or float16 (b, window): what `tokens[:, i]` counts in the loss as a
-target; `windows` int64 (b, 5): genome, contig, start, length and reverse, as in `Windows.table`."""
+target; `windows` int64 (b, 5): genome, contig, start, length and reverse, the columns of `Windows`."""
+
+WINDOWS_AT_ONCE = 4096
+"""Windows placed together: to place one takes about as long as to place a hundred."""
 
 
 def make_batch(corpus: Corpus, windows: Windows) -> Batch:
@@ -20,7 +23,7 @@ def make_batch(corpus: Corpus, windows: Windows) -> Batch:
     return {
         "tokens": torch.from_numpy(tokens),
         "weights": torch.from_numpy(weights),
-        "windows": torch.from_numpy(windows.table()),
+        "windows": torch.from_numpy(windows.table.copy()),
     }
 
 
@@ -38,13 +41,22 @@ class TrainingBatches(Dataset[Batch]):
                 raise ConfigError(f"data.{name} is {getattr(config, name)}; it is at least 1")
         self.corpus = corpus
         self.batches_per_epoch = -(-config.windows_per_epoch // config.batch_size)
+        self._block_size = max(1, WINDOWS_AT_ONCE // config.batch_size) * config.batch_size
+        self._block: tuple[tuple[int, int], Windows] | None = None
 
     def __getitem__(self, index: int) -> Batch:
         epoch, batch = divmod(index, self.batches_per_epoch)
-        config = self.corpus.config
-        first = batch * config.batch_size
-        indices = np.arange(first, min(first + config.batch_size, config.windows_per_epoch))
-        return make_batch(self.corpus, self.corpus.sampler.sample(self.corpus.seed, epoch, indices))
+        size = self.corpus.config.batch_size
+        block, first = divmod(batch * size, self._block_size)
+        return make_batch(self.corpus, self._place(epoch, block)[first : first + size])
+
+    def _place(self, epoch: int, block: int) -> Windows:
+        """Place a block of windows; the last one is kept, as the next batch is likely to lie in it."""
+        if self._block is None or self._block[0] != (epoch, block):
+            first = block * self._block_size
+            indices = np.arange(first, min(first + self._block_size, self.corpus.config.windows_per_epoch))
+            self._block = (epoch, block), self.corpus.sampler.sample(self.corpus.seed, epoch, indices)
+        return self._block[1]
 
 
 class ValidationBatches(Dataset[Batch]):

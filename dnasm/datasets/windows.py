@@ -22,6 +22,7 @@ from dnasm.errors import ConfigError, InputError
 from dnasm.genome.runs import Runs, count_inside
 
 Words = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
 ShortRegions = Literal["skip", "pad"]
 
 MAX_ATTEMPTS = 256
@@ -82,28 +83,46 @@ def uniform(words: Words) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Windows:
-    """A batch of windows, one element of each array a window."""
+    """A batch of windows."""
 
-    genome: Integers
-    """Number of the genome, in the order of the settings."""
-    contig: Integers
-    """Number of the contig, in file order."""
-    start: Integers
-    """First base in the contig, 0-based on the forward strand."""
-    length: Integers
-    """Bases that are read; the rest of the window, to the right before it is turned round, is padding."""
-    reverse: npt.NDArray[np.bool_]
-    """Whether the window is read from the other strand."""
+    table: Integers
+    """(n, 5): a row a window, with the columns below; in one array, as a batch carries it along."""
+
+    @classmethod
+    def of(cls, genome: Integers, contig: Integers, start: Integers, length: Integers, reverse: Mask) -> "Windows":
+        """Join the columns."""
+        return cls(np.stack([genome, contig, start, length, reverse.astype(np.int64)], axis=1))
 
     def __len__(self) -> int:
-        return len(self.start)
+        return len(self.table)
 
     def __getitem__(self, rows: slice | Integers) -> "Windows":
-        return Windows(self.genome[rows], self.contig[rows], self.start[rows], self.length[rows], self.reverse[rows])
+        return Windows(self.table[rows])
 
-    def table(self) -> Integers:
-        """Columns genome, contig, start, length and reverse (0 or 1)."""
-        return np.stack([self.genome, self.contig, self.start, self.length, self.reverse.astype(np.int64)], axis=1)
+    @property
+    def genome(self) -> Integers:
+        """Number of the genome, in the order of the settings."""
+        return self.table[:, 0]
+
+    @property
+    def contig(self) -> Integers:
+        """Number of the contig, in file order."""
+        return self.table[:, 1]
+
+    @property
+    def start(self) -> Integers:
+        """First base in the contig, 0-based on the forward strand."""
+        return self.table[:, 2]
+
+    @property
+    def length(self) -> Integers:
+        """Bases that are read; the rest of the window, to the right before it is turned round, is padding."""
+        return self.table[:, 3]
+
+    @property
+    def reverse(self) -> Mask:
+        """Whether the window is read from the other strand."""
+        return self.table[:, 4] != 0
 
 
 @dataclass(frozen=True)
@@ -148,7 +167,7 @@ class _Starts:
         last = self.spans[region, 1] - length
         return np.minimum(self.spans[region, 0] + place - self._before[region], last), length
 
-    def too_many_n(self, start: Integers, length: Integers) -> npt.NDArray[np.bool_]:
+    def too_many_n(self, start: Integers, length: Integers) -> Mask:
         offset = start - self.layout.locate(start)[0]  # the line has one base more for each contig before this one
         return count_inside(self._n_runs, offset, offset + length) > self.max_n_fraction * length
 
@@ -244,7 +263,7 @@ class WindowSampler:
             line, length[rows] = self._place(self._genomes[number], states[rows])
             contig[rows], start[rows] = self._genomes[number].layout.locate(line)
         reverse = uniform(absorb(states, _Draw.STRAND)) < self.reverse_complement
-        return Windows(genome, contig, start, length, reverse)
+        return Windows.of(genome, contig, start, length, reverse)
 
     def _place(self, genome: _Starts, states: Words) -> tuple[Integers, Integers]:
         start, length = genome.draw(absorb(states, _Draw.POSITION))
@@ -314,4 +333,4 @@ def tile_windows(
     for number in np.unique(genome).tolist():
         rows = genome == number
         contig[rows], start[rows] = sources[number].layout.locate(line[rows])
-    return Windows(genome, contig, start, length, np.zeros(len(line), dtype=np.bool_))
+    return Windows.of(genome, contig, start, length, np.zeros(len(line), dtype=np.bool_))

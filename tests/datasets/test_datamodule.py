@@ -100,7 +100,7 @@ def test_validation_reads_its_windows_in_order(config: DataConfig) -> None:
     batches = ValidationBatches(corpus)
     loader = PretrainingData(config, corpus=corpus).val_dataloader()
     read: list[Tensor] = [batch["windows"] for batch in loader]
-    assert torch.equal(torch.cat(read), torch.from_numpy(corpus.validation.table()))
+    assert torch.equal(torch.cat(read), torch.from_numpy(corpus.validation.table))
     assert len(read) == len(batches)
     with pytest.raises(IndexError):
         batches[len(batches)]

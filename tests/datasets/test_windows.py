@@ -59,10 +59,10 @@ def test_states_of_an_epoch_never_collide() -> None:
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     sampler = WindowSampler([source([5000, 300], n_runs=[(1000, 1200)]), source([900])], 100)
-    whole = sampler.sample(7, 3, np.arange(500)).table()
+    whole = sampler.sample(7, 3, np.arange(500)).table
     order = np.random.default_rng(0).permutation(500)
-    np.testing.assert_array_equal(sampler.sample(7, 3, order).table(), whole[order])
-    np.testing.assert_array_equal(sampler.sample(7, 3, [123]).table(), whole[[123]])
+    np.testing.assert_array_equal(sampler.sample(7, 3, order).table, whole[order])
+    np.testing.assert_array_equal(sampler.sample(7, 3, [123]).table, whole[[123]])
 
 
 def test_samples_are_pinned() -> None:
