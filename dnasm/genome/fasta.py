@@ -219,7 +219,7 @@ class FastaScanner:
             raise self._duplicate(every.name(repeated[0]), *repeated)
         kept = np.flatnonzero(lengths)
         if not kept.size:
-            raise InputError(f"{self._path}: its {len(every):,} records have no bases; is the file cut off?")
+            raise InputError(f"{self._path}: not one base in it (records: {len(every):,}); is the file cut off?")
         self.contigs = every if kept.size == len(every) else _subset(every, kept)
         self._warn(every, lengths)
         self.counted = self._sum_letters(kept)
@@ -236,7 +236,7 @@ class FastaScanner:
         if empty.size:
             shown = ", ".join(repr(every.name(int(i))) for i in empty[:5])
             more = ", ..." if empty.size > 5 else ""
-            self.warnings.append(f"{empty.size:,} records have no bases and are left out: {shown}{more}")
+            self.warnings.append(f"left out, having no bases (records: {empty.size:,}): {shown}{more}")
         if not self._line_start:
             last = len(every) - 1
             self.warnings.append(

@@ -46,13 +46,13 @@ def _rows(found: PreparedStore) -> Iterator[tuple[str, int, int, int, int, str]]
 def _summary(found: PreparedStore) -> str:
     bases = found.contigs.total
     parts = [
-        f"{len(found.contigs):,} contigs",
-        f"{bases:,} bases",
-        f"{found.n.sum():,} N",
-        f"{found.soft_masked.sum():,} soft-masked",
+        f"contigs {len(found.contigs):,}",
+        f"bases {bases:,}",
+        f"N {found.n.sum():,}",
+        f"soft-masked {found.soft_masked.sum():,}",
     ]
     if letters := found.letters():
-        parts.append(f"{sum(letters.values()):,} other letters read as N ({_spell(letters, ' ')})")
+        parts.append(f"other letters, read as N, {sum(letters.values()):,} ({_spell(letters, ' ')})")
     rate = bases / 1e6 / max(found.seconds, 1e-9)
     how = f"built in {found.seconds:.2f} s, {rate:,.0f} Mb/s" if found.built else "up to date"
     return f"{found.genome}: {', '.join(parts)}\n{found.directory}: {how}"
