@@ -23,7 +23,7 @@ class MixerState:
     def fork(self, copies: int) -> "MixerState":
         """Return an independent state in which every sequence stands `copies` times, its copies side by side."""
         rows = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, **{name: t.clone().repeat_interleave(copies, 0) for name, t in rows.items()})
+        return replace(self, **{name: t.repeat_interleave(copies, 0) for name, t in rows.items()})
 
 
 class StatefulMixer(Protocol):
