@@ -4,6 +4,7 @@ Parameter names are the official ones, so that published checkpoints map one to 
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from einops import rearrange
@@ -16,6 +17,13 @@ from dnasm.ops.ssm import vandermonde, waves
 _FAST_DECAY, _SLOW_DECAY, _DECAY_TARGET = 0.3, 1.5, 1e-2
 _DT_MIN, _DT_MAX = 1e-3, 1e-1
 _PIECE = 256  # positions between two states when many come at once: powers of the poles are held for as many
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Compute in the tensors' own precision; on a device that has no autocast, as `meta`, there is nothing to do."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 class Sin(nn.Module):
@@ -95,7 +103,7 @@ class HyenaFilter(nn.Module):
 
     def forward(self, length: int) -> Float[Tensor, "d l"]:
         """Return the first `length` taps of each channel's filter; `bias` is the skip that goes with it."""
-        with torch.autocast(self.bias.device.type, enabled=False):
+        with without_autocast(self.bias.device):
             h = self.implicit_filter(self.pos_emb.z[:, :length])
             return rearrange(self.modulation(self.pos_emb.t[:, :length], h), "1 l d -> d l")
 
@@ -116,7 +124,7 @@ class ShiftKernel(nn.Module):
 
     def forward(self, length: int) -> Float[Tensor, "d taps"]:
         states = self.B.shape[-1]
-        with torch.autocast(self.B.device.type, enabled=False):
+        with without_autocast(self.B.device):
             spectrum = torch.fft.rfft(self.B, 2 * states).conj() * torch.fft.rfft(self.C[0], 2 * states)
             return torch.fft.irfft(spectrum, 2 * states)[:, : min(states, length)]
 
@@ -150,7 +158,7 @@ class DiagonalKernel(nn.Module):
         return torch.log((1 + a * dt / 2) / (1 - a * dt / 2)), b * dt / (1 - a * dt / 2), c
 
     def forward(self, length: int) -> Float[Tensor, "h l"]:
-        with torch.autocast(self.B.device.type, enabled=False):
+        with without_autocast(self.B.device):
             log_poles, b, c = self.discretized()
             return vandermonde(b * c, log_poles, length, torch.promote_types(self.B.dtype, torch.float32))
 
