@@ -1,0 +1,117 @@
+"""Cut the two windows that a variant is scored in: where they start, and what stands in them.
+
+A window's place depends on the variant and the contig alone, never on other variants, batches or the other allele.
+Each strand has its own window, placed in the strand's own reading direction: half the window is context before the
+first changed base. So a genome and its reverse complement give the same windows with the strands swapped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dnasm import vocabulary
+from dnasm.vocabulary import Tokens
+
+ReadBases = Callable[[int, int], Tokens]
+"""Tokens of bases `start` to `end` of one contig, forward strand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Bases `start` to `end` of a contig (0-based, end excluded) are replaced by `alternate`."""
+
+    start: int
+    end: int
+    alternate: Tokens
+
+    def mirrored(self, contig_length: int) -> "Change":
+        """Say the same of the reverse-complemented contig."""
+        return Change(
+            contig_length - self.end, contig_length - self.start, vocabulary.reverse_complement(self.alternate)
+        )
+
+    @property
+    def growth(self) -> int:
+        """Bases that the contig gains; negative for a deletion."""
+        return len(self.alternate) - (self.end - self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPair:
+    """Both alleles in windows of the same length and start."""
+
+    reference: Tokens
+    alternate: Tokens
+    first: int
+    """Index of the first changed base; 0 where the contig begins with it, so that no model predicts it."""
+
+
+def find_change(start: int, ref: str, alt: str) -> Change:
+    """Leave out the bases that REF and ALT share at their ends, so that padding a record does not move its window.
+
+    A repeat can be shortened at either end (CAA to CA); every place that could be meant stays in, which makes the
+    result the same seen from both strands.
+
+    Args:
+        start: Where REF begins on its contig, 0-based.
+        ref: Upper-case bases.
+        alt: Upper-case bases other than `ref`.
+
+    >>> find_change(10, "CAA", "CA").start, find_change(10, "CAA", "CA").end
+    (11, 13)
+    """
+    shorter = min(len(ref), len(alt))
+    head = _common_prefix(ref, alt)
+    tail = _common_prefix(ref[::-1], alt[::-1])
+    left, right = min(head, shorter - tail), min(tail, shorter - head)
+    return Change(start + left, start + len(ref) - right, vocabulary.encode(alt[left : len(alt) - right]))
+
+
+def _common_prefix(a: str, b: str) -> int:
+    length = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        length += 1
+    return length
+
+
+def place_window(change: Change, contig_length: int, window: int) -> tuple[int, int]:
+    """Find where the windows of a change start on its contig, and their length.
+
+    The first changed base stands at index `window // 2`. At a contig's end the window moves inwards, so far that
+    both alleles fill it; a contig shorter than the window is taken whole, less what a deletion removes.
+
+    Returns:
+        Start on the contig (0-based) and length, at most `window`.
+    """
+    spare = max(0, -change.growth)  # a deletion's window reaches this much further along the contig
+    start = min(change.start - window // 2, contig_length - window - spare)
+    start = max(0, start)
+    return start, max(0, min(window, contig_length - spare - start))
+
+
+def cut_windows(read: ReadBases, contig_length: int, change: Change, window: int) -> WindowPair:
+    """Read the windows of both alleles on the forward strand; what is missing on the far side is flank."""
+    start, length = place_window(change, contig_length, window)
+    flank_end = start + length + max(0, -change.growth)
+    bases = read(start, flank_end)
+    first = change.start - start
+    edited = np.concatenate([bases[:first], change.alternate, bases[change.end - start :]])
+    return WindowPair(bases[:length], edited[:length], first)
+
+
+def cut_windows_reverse(read: ReadBases, contig_length: int, change: Change, window: int) -> WindowPair:
+    """Read the windows of both alleles as the reverse strand reads them."""
+
+    def read_mirrored(start: int, end: int) -> Tokens:
+        return vocabulary.reverse_complement(read(contig_length - end, contig_length - start))
+
+    return cut_windows(read_mirrored, contig_length, change.mirrored(contig_length), window)
+
+
+def room(change: Change, contig_length: int, window: int) -> int:
+    """Count the bases from the first changed one to the window's end: a longer allele cannot be seen whole."""
+    start, length = place_window(change, contig_length, window)
+    return length - (change.start - start)

@@ -1,0 +1,89 @@
+"""What is to be embedded: sequences at hand, the records of a FASTA, or the regions of a BED."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from pathlib import Path
+
+from dnasm import vocabulary
+from dnasm.errors import ConfigError, InputError
+from dnasm.genome import BedRecord, Genome, read_bed
+from dnasm.tasks.contig_names import ContigNames
+from dnasm.tasks.forward_batches import encode_all
+from dnasm.vocabulary import Tokens
+
+EmbedInput = str | PathLike[str] | Sequence[str | Tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One sequence, read when its turn comes."""
+
+    name: str
+    contig: str
+    start: int
+    end: int
+    strand: str
+    read: Callable[[], Tokens]
+    """Its tokens, in the strand's reading direction."""
+
+    @property
+    def length(self) -> int:
+        """Bases."""
+        return self.end - self.start
+
+
+def read_regions(source: EmbedInput, genome: Genome | None) -> list[Region]:
+    """List what a caller wants embedded.
+
+    Raises:
+        InputError: If a file cannot be read, or a region is empty, leaves its contig or is on an unknown one.
+        ConfigError: If a BED comes without a genome, or a genome with anything else.
+    """
+    if not isinstance(source, str | PathLike):
+        _refuse_genome(genome, "sequences")
+        return [_of_tokens(f"sequence {i}", tokens) for i, tokens in enumerate(encode_all(source, None))]
+    plain = str(source).lower().removesuffix(".gz").removesuffix(".bgz")
+    if plain.endswith(".bed"):
+        if genome is None:
+            raise ConfigError(f"{source}: a BED file needs the genome that its coordinates speak of (--genome)")
+        names = ContigNames(genome, "embed")
+        return [_of_record(record, f"{source}:{record.line}", genome, names) for record in read_bed(source)]
+    if not Path(source).exists() and not plain.endswith((".fa", ".fasta", ".fna")):
+        raise InputError(f"{str(source)[:60]!r} is no file; give a BED, a FASTA or a list of sequences")
+    _refuse_genome(genome, str(source))
+    records = Genome(source)
+    return [_whole(records, name, length) for name, length in records.contigs.items()]
+
+
+def _refuse_genome(genome: Genome | None, what: str) -> None:
+    if genome is not None:
+        raise ConfigError(f"{what}: a genome is for the coordinates of a BED file; leave it out")
+
+
+def _of_tokens(name: str, tokens: Tokens) -> Region:
+    return Region(name, "", 0, len(tokens), "+", lambda: tokens)
+
+
+def _whole(records: Genome, name: str, length: int) -> Region:
+    return Region(name, name, 0, length, "+", partial(records.tokens, name, 0, length))
+
+
+def _of_record(record: BedRecord, where: str, genome: Genome, names: ContigNames) -> Region:
+    interval, strand = record.interval, record.strand or "+"
+    contig = names.find(interval.contig)
+    if contig is None:
+        raise InputError(f"{where}: {genome.path} has no contig {interval.contig!r}; is it the right genome?")
+    if not interval.start < interval.end <= genome.contigs[contig]:
+        raise InputError(
+            f"{where}: {interval.contig}:{interval.start:,}-{interval.end:,} is empty or leaves the contig, which has "
+            f"{genome.contigs[contig]:,} bases"
+        )
+
+    def read() -> Tokens:
+        tokens = genome.tokens(contig, interval.start, interval.end)
+        return vocabulary.reverse_complement(tokens) if strand == "-" else tokens
+
+    name = record.name or f"{interval.contig}:{interval.start}-{interval.end}({strand})"
+    return Region(name, interval.contig, interval.start, interval.end, strand, read)

@@ -1,0 +1,56 @@
+"""Tell on standard error how far a command is: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Meter:
+    """Counts finished items, with their rate and the time that is left."""
+
+    def __init__(self, what: str, unit: str, total: int | None, *, quiet: bool = False) -> None:
+        self._what, self._unit, self._total = what, unit, total
+        self._quiet = quiet
+        self._done = 0
+        self._begun = self._told = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> "Meter":
+        self._begun = self._told = time.monotonic()
+        if not self._quiet and sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True))
+            self._bar = Progress(*columns, TextColumn(self._unit), TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=self._total)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, count: int) -> None:
+        """Add finished items, and say so if it is time to."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.advance(self._task, count)
+        elif not self._quiet and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            print(f"{self._what}: {self.status()}", file=sys.stderr, flush=True)
+
+    def status(self) -> str:
+        """Say how far it is, as `1,200 of 4,109 variants, 56/s, 0:52 left`."""
+        elapsed = max(time.monotonic() - self._begun, 1e-9)
+        rate = self._done / elapsed
+        of_total = "" if self._total is None else f" of {self._total:,}"
+        text = f"{self._done:,}{of_total} {self._unit}, {rate:.3g}/s"
+        if self._total is None or not self._done:
+            return text
+        left = int((self._total - self._done) / rate)
+        return f"{text}, {left // 60}:{left % 60:02d} left"

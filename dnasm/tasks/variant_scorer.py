@@ -1,0 +1,131 @@
+"""Score alleles in chunks: check each, cut its windows, run the model once for each distinct window."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Literal, get_args
+
+import numpy as np
+from torch import nn
+
+from dnasm.errors import ConfigError
+from dnasm.genome import Genome
+from dnasm.tasks.allele_windows import WindowPair, cut_windows, cut_windows_reverse, find_change, room
+from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice
+from dnasm.tasks.likelihood import check_vocabulary, sum_log_probs
+from dnasm.tasks.score_table import MISSING, ScoreTable
+from dnasm.tasks.variant_checks import Allele, CheckRef, VariantChecker, Verdict
+from dnasm.vocabulary import Tokens
+
+Strands = Literal["forward", "reverse", "mean"]
+
+MAX_DEFAULT_WINDOW = 8192
+_FEWEST_ALLELES = 16  # in a chunk, so that records of one place meet and share their reference window
+
+
+class VariantScorer:
+    """A model and a genome, ready to score any number of alleles, in chunks and in their order."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        genome: Genome,
+        *,
+        window: int | None = None,
+        strands: Strands = "mean",
+        check_ref: CheckRef = "error",
+        batch_size: BatchSize = "auto",
+    ) -> None:
+        check_vocabulary(model)
+        check_choice("strands", strands, get_args(Strands))
+        check_choice("check_ref", check_ref, get_args(CheckRef))
+        self.runner = BatchRunner(model, batch_size)
+        self.window = pick_window(model, window)
+        self.checker = VariantChecker(genome, check_ref)
+        self.genome = genome
+        cut = {"forward": cut_windows, "reverse": cut_windows_reverse}
+        self._cut = {name: cut[name] for name in cut if strands in (name, "mean")}
+
+    def score(self, alleles: Iterable[Allele]) -> Iterator[ScoreTable]:
+        """Yield tables whose rows, taken together, are the alleles in their order."""
+        stream = iter(alleles)
+        size = max(_FEWEST_ALLELES, self.runner.size(self.window))
+        while chunk := list(islice(stream, size)):
+            yield self._score_chunk(chunk)
+
+    def check(self, alleles: Iterable[Allele]) -> Counter[str]:
+        """Count what would become of alleles, without the model."""
+        return Counter(self._windows(allele)[0].status for allele in alleles)
+
+    def _score_chunk(self, alleles: list[Allele]) -> ScoreTable:
+        distinct: dict[bytes, int] = {}
+        verdicts: list[Verdict] = []
+        pairs: list[dict[str, tuple[int, int]]] = []
+        for allele in alleles:
+            verdict, windows = self._windows(allele)
+            verdicts.append(verdict)
+            pairs.append({
+                strand: (_number(distinct, pair.reference), _number(distinct, pair.alternate))
+                for strand, pair in windows.items()
+            })  # fmt: skip
+        likelihoods = sum_log_probs(self.runner, [np.frombuffer(window, np.uint8) for window in distinct])
+        return ScoreTable.from_rows(
+            _row(
+                allele,
+                verdict,
+                {strand: float(likelihoods[alt] - likelihoods[ref]) for strand, (ref, alt) in p.items()},
+            )
+            for allele, verdict, p in zip(alleles, verdicts, pairs, strict=True)
+        )
+
+    def _windows(self, allele: Allele) -> tuple[Verdict, dict[str, WindowPair]]:
+        """Check an allele and cut its windows, none of them if it cannot be scored."""
+        verdict = self.checker.check(allele)
+        if verdict.status != "ok":
+            return verdict, {}
+        length = self.genome.contigs[verdict.contig]
+        change = find_change(allele.pos - 1, allele.ref.upper(), allele.alt.upper())
+        longer = max(change.end - change.start, len(change.alternate))
+        spaces = [room(c, length, self.window) for c in (change, change.mirrored(length))]
+        if length < 2 or longer > min(spaces):
+            reason = (
+                f"the longer allele changes {longer:,} bases, a window of {self.window:,} has room for {min(spaces):,}"
+            )
+            return Verdict("unsupported", reason if length > 1 else "the contig has a single base", True), {}
+        read = partial(self.genome.tokens, verdict.contig)
+        windows = {strand: cut(read, length, change, self.window) for strand, cut in self._cut.items()}
+        blind = [strand for strand, pair in windows.items() if pair.first == 0]
+        if blind:
+            note = f"the contig begins with it on the {blind[0]} strand, where its own probability is not scored"
+            verdict = Verdict("ok", note, True, verdict.contig)
+        return verdict, windows
+
+
+def pick_window(model: nn.Module, window: int | None) -> int:
+    """Check the window, or take what the model was built for, at most 8192 bases.
+
+    Raises:
+        ConfigError: If it is shorter than 2 bases or longer than the model takes.
+    """
+    config = getattr(model, "config", None)
+    longest = getattr(config, "max_length", None)
+    if longest is not None and getattr(config, "suffix_separator", False):
+        longest -= 2  # published lengths count the special tokens around the bases
+    if window is None:
+        return MAX_DEFAULT_WINDOW if longest is None else min(longest, MAX_DEFAULT_WINDOW)
+    if window < 2 or (longest is not None and window > longest):
+        raise ConfigError(f"window is {window}; it must be 2 or more, and this model takes at most {longest} bases")
+    return window
+
+
+def _number(distinct: dict[bytes, int], window: Tokens) -> int:
+    """Give equal windows the same number, so that the model reads each once."""
+    return distinct.setdefault(window.tobytes(), len(distinct))
+
+
+def _row(allele: Allele, verdict: Verdict, ratios: dict[str, float]) -> tuple[object, ...]:
+    llr = sum(ratios.values()) / len(ratios) if ratios else np.nan
+    forward, reverse = ratios.get("forward", np.nan), ratios.get("reverse", np.nan)
+    place = (allele.contig, allele.pos, allele.ref, allele.alt or MISSING)
+    return (*place, llr, forward, reverse, verdict.ref_match, verdict.status, verdict.reason)
