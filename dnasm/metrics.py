@@ -1,7 +1,4 @@
-"""Numbers that models are judged by: bits per base, loss by position, AUROC and average precision with intervals.
-
-Sums run in float64, whatever dtype the losses come in.
-"""
+"""Numbers that models are judged by: bits per base, AUROC and average precision with intervals."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
@@ -21,71 +17,6 @@ def nats_to_bits(nats: float) -> float:
     2.0
     """
     return nats / math.log(2)
-
-
-def bits_to_nats(bits: float) -> float:
-    """Turn bits into nats."""
-    return bits * math.log(2)
-
-
-class WeightedMean:
-    """Mean of losses, each with its weight, over any number of batches."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self.weight = 0.0
-
-    def update(self, losses: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> None:
-        """Take in losses and weights of the same shape; no weights: each loss counts 1.
-
-        A loss of weight 0 is not looked at: it may be NaN.
-        """
-        values, shares = _weighted(losses, weights)
-        self.total += float(values.sum())
-        self.weight += float(shares.sum())
-
-    @property
-    def mean(self) -> float:
-        """The mean so far; NaN if nothing had a weight."""
-        return self.total / self.weight if self.weight else math.nan
-
-
-class PositionLoss:
-    """Mean loss at each position of the window."""
-
-    def __init__(self, length: int) -> None:
-        self.total: Floats = np.zeros(length)
-        self.weight: Floats = np.zeros(length)
-
-    def update(self, losses: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> None:
-        """Take in a batch of losses (b, length) and their weights."""
-        values, shares = _weighted(losses, weights)
-        if values.ndim != 2 or values.shape[1] != len(self.total):
-            raise ValueError(f"losses have shape {values.shape}, expected (batch, {len(self.total)})")
-        self.total += values.sum(0)
-        self.weight += shares.sum(0)
-
-    @property
-    def mean(self) -> Floats:
-        """Mean at each position; NaN where nothing had a weight."""
-        return np.divide(self.total, self.weight, out=np.full(len(self.total), np.nan), where=self.weight > 0)
-
-    def binned(self, bins: int) -> list[tuple[int, int, float]]:
-        """Mean over stretches of positions, about as many as `bins`: (first, end excluded, mean)."""
-        edges = np.unique(np.linspace(0, len(self.total), min(bins, len(self.total)) + 1).astype(int))
-        totals, weights = np.add.reduceat(self.total, edges[:-1]), np.add.reduceat(self.weight, edges[:-1])
-        means = np.divide(totals, weights, out=np.full(len(totals), np.nan), where=weights > 0)
-        return list(zip(edges[:-1].tolist(), edges[1:].tolist(), means.tolist(), strict=True))
-
-
-def _weighted(losses: npt.ArrayLike, weights: npt.ArrayLike | None) -> tuple[Floats, Floats]:
-    values = np.asarray(losses, dtype=np.float64)
-    if weights is None:
-        return values, np.ones_like(values)
-    shares = np.asarray(weights, dtype=np.float64)
-    if shares.shape != values.shape:
-        raise ValueError(f"losses have shape {values.shape}, their weights {shares.shape}")
-    return np.multiply(values, shares, out=np.zeros_like(values), where=shares != 0), shares
 
 
 @dataclass(frozen=True)
