@@ -54,8 +54,8 @@ View channel_view(const Maybe& t) {  // (channels,)
 
 float* floats(const Maybe& t) { return t ? static_cast<float*>(t->data_ptr()) : nullptr; }
 
-// Flat integers from dnasm/ops/cpu.py: for each group the plan's length, the count and list of its radices, the count of
-// pieces, and start and end of each.
+// Flat integers from dnasm/ops/cpu.py: for each group the plan's length, the count and list of its radices, the count
+// of pieces, and start and end of each.
 std::vector<Group> groups_of(const Tensor& layout) {
     const auto* at = static_cast<const int64_t*>(layout.data_ptr());
     const auto* end = at + layout.numel();
@@ -88,7 +88,8 @@ Params params_of(const Tensor& k, const Maybe& values, const Tensor& layout) {
     return p;
 }
 
-void fftconv_forward(Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Maybe values, Tensor layout, Tensor y) {
+void fftconv_forward(Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Maybe values, Tensor layout,
+                     Tensor y) {
     Params p = params_of(k, values, layout);
     p.batch = u.size(0);
     p.u = view(u);
@@ -99,8 +100,8 @@ void fftconv_forward(Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe sk
     forward(p);
 }
 
-void fftconv_backward(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Maybe values, Tensor layout,
-                      Maybe du, Maybe dk, Maybe din_gate, Maybe dout_gate, Maybe dskip) {
+void fftconv_backward(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Maybe values,
+                      Tensor layout, Maybe du, Maybe dk, Maybe din_gate, Maybe dout_gate, Maybe dskip) {
     Params p = params_of(k, values, layout);
     p.batch = u.size(0);
     p.dy = view(dy);
@@ -159,7 +160,8 @@ STABLE_TORCH_LIBRARY(dnasm_cpu, m) {
           "Tensor(e!)? dskip) -> ()");
     m.def("spectrum(Tensor k, Tensor layout, Tensor(a!) values) -> ()");
     m.def("short_forward(Tensor x, Tensor weight, Tensor? bias, Tensor(a!) y) -> ()");
-    m.def("short_backward(Tensor dy, Tensor x, Tensor weight, Tensor(a!)? dx, Tensor(b!)? dweight, Tensor(c!)? dbias) -> ()");
+    m.def("short_backward(Tensor dy, Tensor x, Tensor weight, Tensor(a!)? dx, Tensor(b!)? dweight, Tensor(c!)? dbias) "
+          "-> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dnasm_cpu, CPU, m) {

@@ -19,11 +19,20 @@ std::vector<PlanPtr> plans_of(const Params& p) {
     return plans;
 }
 
+constexpr int64_t kWorth = 1 << 14;  // elements below which a second worker costs more than it brings
+
+int64_t elements(const Params& p) {
+    int64_t n = 0;
+    for (const Group& group : p.groups)
+        for (const auto& [start, end] : group.pieces) n += end - start;
+    return n * p.channels * std::max<int64_t>(1, p.batch);
+}
+
 // Hands out items to workers as they get free, each with its own scratch of `buffers` transforms of the longest plan.
 template <class Body> void share(const Params& p, int64_t items, int buffers, Body body) {
     size_t longest = 0;
     for (const Group& group : p.groups) longest = std::max(longest, size_t(group.plan_length / kLanes));
-    const int64_t workers = std::max<int64_t>(1, std::min(p.workers, items));
+    const int64_t workers = std::clamp<int64_t>(std::min(p.workers, items), 1, 1 + elements(p) / kWorth);
     const Aligned<Cvec> scratch(longest * buffers * workers);
     struct Context {
         std::atomic<int64_t> next{0};
@@ -44,7 +53,8 @@ template <class Body> void share(const Params& p, int64_t items, int buffers, Bo
 struct Chunks {  // how rows are dealt out: a channel at a time, or part of its batch where channels are few
     int64_t per_channel, rows;
     Chunks(int64_t batch, int64_t channels, int64_t wanted) {
-        per_channel = std::clamp<int64_t>((wanted + channels - 1) / std::max<int64_t>(1, channels), 1, std::max<int64_t>(1, batch));
+        const int64_t share = (wanted + channels - 1) / std::max<int64_t>(1, channels);
+        per_channel = std::clamp<int64_t>(share, 1, std::max<int64_t>(1, batch));
         rows = (batch + per_channel - 1) / per_channel;
         per_channel = rows ? (batch + rows - 1) / rows : 1;
     }
@@ -82,7 +92,11 @@ void open_tile(const Plan& plan, const Signal& x, int64_t at, Cvec* z) {
     open(plan, WithPast{x, at, plan.length}, z);
 }
 
-void forward_piece(const Params& p, const Plan& plan, const Cvec* filter, float skip, const Signal& x, Row y, Row gate, Cvec* z) {
+// One sequence, [piece.first, piece.second) of row (b, d).
+void forward_piece(const Params& p, const Plan& plan, const Cvec* filter, int64_t b, int64_t d, Piece piece, Cvec* z) {
+    const Signal x{p.u.row(b, d), p.in_gate.row(b, d), piece.first, piece.second};
+    const Row y = p.y.row(b, d), gate = p.out_gate.row(b, d);
+    const float skip = skip_of(p, d);
     const int64_t length = x.end - x.start;
     for (int64_t tile = 0; tile < length; tile += plan.length) {
         open_tile(plan, x, tile, z);
@@ -104,6 +118,10 @@ struct Gradients {  // of one row
     Row dy, u, in_gate, out_gate, du, din_gate, dout_gate;
     float skip;
     double dskip = 0;  // sum of g x over the row
+
+    Gradients(const Params& p, int64_t b, int64_t d)
+        : dy(p.dy.row(b, d)), u(p.u.row(b, d)), in_gate(p.in_gate.row(b, d)), out_gate(p.out_gate.row(b, d)),
+          du(p.du.row(b, d)), din_gate(p.din_gate.row(b, d)), dout_gate(p.dout_gate.row(b, d)), skip(skip_of(p, d)) {}
 };
 
 // du, din_gate and dskip from the convolution's part of the signal's gradient, at [at, at + n) of the row.
@@ -147,14 +165,14 @@ void finish_gate(const Params& p, const Gradients& row, int64_t at, int64_t n, f
 }
 
 // The signals' gradients of one sequence, and its part in the filter's: `product` += G conj X. z: two buffers.
-void backward_piece(const Params& p, const Plan& plan, const Cvec* filter, Cvec* product, Gradients& row, std::pair<int64_t, int64_t> piece, Cvec* const (&z)[2]) {
+void backward_piece(const Params& p, const Plan& plan, const Cvec* filter, Cvec* product, Gradients& row, Piece piece,
+                    Cvec* const (&z)[2]) {
     const Signal x{row.u, row.in_gate, piece.first, piece.second}, g{row.dy, row.out_gate, piece.first, piece.second};
     const int64_t length = piece.second - piece.first;
     const bool conv = bool(row.dout_gate), tiled = length > plan.length;
     const bool back = row.du || row.din_gate || p.dskip;
     for (int64_t tile = 0; tile < length; tile += plan.length) {
         const int64_t n = std::min(plan.length, length - tile), from = piece.first + tile;
-        auto input = [&](int64_t at, int64_t count, float* dx) { finish_input(p, row, from + at, count, dx); };
         open_tile(plan, x, tile, z[0]);
         open(plan, Alone{g, tile}, z[1]);
         auto correlate = [&](auto leaf) { sweep(plan, leaf, z); };
@@ -162,14 +180,15 @@ void backward_piece(const Params& p, const Plan& plan, const Cvec* filter, Cvec*
         else if (conv) correlate(Correlate<true, false>{filter, product});
         else if (back && !tiled) correlate(Correlate<false, true>{filter, product});
         else correlate(Correlate<false, false>{filter, product});
-        if (conv) close(plan, z[0], n, [&](int64_t at, int64_t count, float* s) { finish_gate(p, row, from + at, count, s); });
+        auto gate = [&](int64_t at, int64_t count, float* s) { finish_gate(p, row, from + at, count, s); };
+        if (conv) close(plan, z[0], n, gate);
         if (!back) continue;
         if (tiled) {
             open(plan, WithFuture{g, tile, plan.length}, z[1]);
             Multiply<true> leaf{filter};
             sweep(plan, leaf, {z[1]});
         }
-        close(plan, z[1], n, input);
+        close(plan, z[1], n, [&](int64_t at, int64_t count, float* dx) { finish_input(p, row, from + at, count, dx); });
     }
 }
 
@@ -206,12 +225,16 @@ void forward(const Params& p) {
     const Chunks chunks(p.batch, p.channels, p.workers > 1 ? 4 * p.workers : 1);
     share(p, p.channels * chunks.per_channel, 2, [&](int64_t item, Cvec* scratch, size_t longest) {
         const int64_t d = item / chunks.per_channel, first = item % chunks.per_channel * chunks.rows;
-        const float skip = skip_of(p, d);
         for (size_t i = 0; i < plans.size(); ++i) {
             const Cvec* filter = filter_of(p, *plans[i], d, scratch, scratch + longest);
             for (int64_t b = first; b < std::min(p.batch, first + chunks.rows); ++b)
-                for (const auto& [start, end] : p.groups[i].pieces)
-                    forward_piece(p, *plans[i], filter, skip, {p.u.row(b, d), p.in_gate.row(b, d), start, end}, p.y.row(b, d), p.out_gate.row(b, d), scratch);
+                for (const Piece& piece : p.groups[i].pieces) {
+                    if (b + 1 < p.batch) {
+                        for (const View* v : {&p.u, &p.in_gate, &p.out_gate}) prefetch<0>(v->row(b + 1, d), piece);
+                        prefetch<1>(p.y.row(b + 1, d), piece);
+                    }
+                    forward_piece(p, *plans[i], filter, b, d, piece, scratch);
+                }
         }
     });
 }
@@ -231,8 +254,8 @@ void backward(const Params& p) {
             const Cvec* filter = filter_of(p, *plans[i], d, z[0], scratch + 2 * longest);
             if (taps) std::fill_n(product, plans[i]->length / kLanes, Cvec{});
             for (int64_t b = first; b < std::min(p.batch, first + chunks.rows); ++b) {
-                Gradients row{p.dy.row(b, d), p.u.row(b, d), p.in_gate.row(b, d), p.out_gate.row(b, d), p.du.row(b, d), p.din_gate.row(b, d), p.dout_gate.row(b, d), skip_of(p, d)};
-                for (const auto& piece : p.groups[i].pieces)
+                Gradients row(p, b, d);
+                for (const Piece& piece : p.groups[i].pieces)
                     backward_piece(p, *plans[i], filter, taps ? product : nullptr, row, piece, z);
                 dskip[size_t(item)] += row.dskip;
             }
@@ -243,7 +266,8 @@ void backward(const Params& p) {
         double sum = 0;
         for (int64_t part = 0; part < parts; ++part) {
             sum += dskip[size_t(d * parts + part)];
-            for (int64_t i = 0; i < lags && !dk.empty(); ++i) p.dk[d * lags + i] += dk[size_t((d * parts + part) * lags + i)];
+            const float* taps = dk.data() + (d * parts + part) * lags;
+            for (int64_t i = 0; i < lags && !dk.empty(); ++i) p.dk[d * lags + i] += taps[i];
         }
         if (p.dskip) p.dskip[d] = float(sum);
     }

@@ -1,16 +1,18 @@
 // The convolution on a CPU, free of torch: plain pointers and strides.
 #pragma once
+#include <utility>
 #include <vector>
 
 #include "rows.h"
 
 namespace dnasm::cpu {
 
-// Sequences that share a plan: [start, end) of each along the length.
-struct Group {
+using Piece = std::pair<int64_t, int64_t>;  // start and end of a packed sequence along the length
+
+struct Group {  // sequences that share a plan
     int64_t plan_length;
     std::vector<int> radices;
-    std::vector<std::pair<int64_t, int64_t>> pieces;
+    std::vector<Piece> pieces;
 };
 
 // Runs body(worker, context) for every worker below `workers`, side by side if it can.
@@ -33,7 +35,8 @@ struct Params {
 
 void forward(const Params& params);
 void backward(const Params& params);
-// Each channel's spectrum, over the plan length, for the first group's plan: (channels, plan_length) complex, in its order.
+// Each channel's spectrum over the plan length, of the first group's plan and in its order: (channels, plan_length),
+// complex.
 void spectrum(const Params& params, float* values);
 
 }  // namespace dnasm::cpu

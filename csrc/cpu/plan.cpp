@@ -47,7 +47,8 @@ Plan::Plan(int64_t length_, const std::vector<int>& radices)
             coarse.get()[2 * (block * radix + m)] = r.re;
             coarse.get()[2 * (block * radix + m) + 1] = r.im;
         }
-        for (int n = 0; n < kTail; ++n) set_lane(fine.get()[n / kLanes * radix + m], n % kLanes, root(n * (4 * m + 1), 4 * length));
+        for (int n = 0; n < kTail; ++n)
+            set_lane(fine.get()[n / kLanes * radix + m], n % kLanes, root(n * (4 * m + 1), 4 * length));
         const Root turn = root(m, 4 * radix);
         twist[m][0] = turn.re;
         twist[m][1] = turn.im;

@@ -25,8 +25,8 @@ struct Plan {
     Plan(int64_t length, const std::vector<int>& radices);
 
     int64_t length;
-    // The first stage alone knows the quarter: its roots are exp(2 pi i n (m + 1/4) / length). They are kept as products
-    // of a coarse factor, n in steps of 64, and a fine one, or they would be as large as the signal.
+    // The first stage alone knows the quarter: its roots are exp(2 pi i n (m + 1/4) / length). They are kept as
+    // products of a coarse factor, n in steps of 64, and a fine one, or they would be as large as the signal.
     int radix;
     int64_t vectors;
     Aligned<float> coarse;  // [n / 64][m][re, im]

@@ -1,7 +1,9 @@
 // Reading and writing a few hundred samples of a tensor's row, at any stride and dtype, as floats.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace dnasm::cpu {
 
@@ -76,6 +78,16 @@ inline void write(const Row& row, int64_t at, int64_t n, const float* from) {
         case Type::kBfloat: return write_as<uint16_t>(row, at, n, from);
         case Type::kHalf: return write_as<_Float16>(row, at, n, from);
     }
+}
+
+// Ask for the start of a piece, so that it comes while the row before it is worked on: neighbouring rows of one channel
+// lie far apart, and the processor does not guess the jump.
+template <int kWrite> void prefetch(const Row& row, std::pair<int64_t, int64_t> piece) {
+    constexpr int64_t kLine = 64, kMost = 8192;  // bytes
+    if (!row || row.step != 1) return;
+    const int64_t size = row.type == Type::kFloat ? 4 : 2;
+    const int64_t bytes = std::min(kMost, (piece.second - piece.first) * size);
+    for (int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(row.data + piece.first * size + i, kWrite, 2);
 }
 
 // Multiply n floats by a row's, if the row is there.

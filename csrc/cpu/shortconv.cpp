@@ -11,11 +11,18 @@ namespace {
 
 constexpr int64_t kSpan = 1024;       // positions of a row that are worked on at a time
 constexpr int64_t kChannels = 16;     // channels of a block: one cache line where the channels are neighbours in memory
-constexpr int64_t kEdge = kMaxTaps;   // positions that a span sees of its neighbours, a multiple of the vector
+constexpr int64_t kEdge = kMaxTaps;   // positions that a span sees of its neighbours
+
+using Buffer = float[kSpan + kEdge];  // a span of one channel
+
+struct Channels {
+    int64_t first, count;
+};
 
 // Positions [at, at + n) of kChannels rows, zero outside the tensor. Channels are the inner loop where they lie side by
 // side, as in a (batch, length, channels) projection, so that such a view is read once and not once a channel.
-void gather(const View& v, int64_t length, int64_t b, int64_t first, int64_t channels, int64_t at, int64_t n, float (*to)[kSpan + kEdge]) {
+void gather(const View& v, int64_t length, int64_t b, Channels which, int64_t at, int64_t n, Buffer* to) {
+    const auto [first, channels] = which;
     const int64_t begin = std::clamp<int64_t>(-at, 0, n), end = std::clamp<int64_t>(length - at, begin, n);
     for (int64_t c = 0; c < channels; ++c) {
         std::fill(to[c], to[c] + begin, 0.0f);
@@ -31,7 +38,8 @@ void gather(const View& v, int64_t length, int64_t b, int64_t first, int64_t cha
     }
 }
 
-void scatter(const View& v, int64_t b, int64_t first, int64_t channels, int64_t at, int64_t n, const float (*from)[kSpan + kEdge]) {
+void scatter(const View& v, int64_t b, Channels which, int64_t at, int64_t n, const Buffer* from) {
+    const auto [first, channels] = which;
     if (v.channel != 1 || v.step == 1) {
         for (int64_t c = 0; c < channels; ++c) write(v.row(b, first + c), at, n, from[c]);
         return;
@@ -75,18 +83,18 @@ float dot(const float* a, const float* b, int64_t n) {
 void short_forward(const ShortParams& p) {
     const int64_t past = p.taps - 1;
     share(p, [&](int64_t first, int64_t channels) {
-        float x[kChannels][kSpan + kEdge], y[kChannels][kSpan + kEdge];
+        Buffer x[kChannels], y[kChannels];
         for (int64_t b = 0; b < p.batch; ++b)
             for (int64_t at = 0; at < p.length; at += kSpan) {
                 const int64_t n = std::min(kSpan, p.length - at);
-                gather(p.x, p.length, b, first, channels, at - past, n + past, x);
+                gather(p.x, p.length, b, {first, channels}, at - past, n + past, x);
                 for (int64_t c = 0; c < channels; ++c) {
                     const float* taps = p.weight + (first + c) * p.taps;
                     std::fill(y[c], y[c] + n, p.bias ? p.bias[first + c] : 0.0f);
                     for (int64_t j = 0; j < p.taps; ++j)
                         for (int64_t i = 0; i < n; ++i) y[c][i] += taps[j] * x[c][i + j];
                 }
-                scatter(p.y, b, first, channels, at, n, y);
+                scatter(p.y, b, {first, channels}, at, n, y);
             }
     });
 }
@@ -94,13 +102,13 @@ void short_forward(const ShortParams& p) {
 void short_backward(const ShortParams& p) {
     const int64_t past = p.taps - 1;
     share(p, [&](int64_t first, int64_t channels) {
-        float x[kChannels][kSpan + kEdge], dy[kChannels][kSpan + kEdge], dx[kChannels][kSpan + kEdge];
+        Buffer x[kChannels], dy[kChannels], dx[kChannels];
         std::vector<double> sums(size_t(kChannels * (p.taps + 1)));
         for (int64_t b = 0; b < p.batch; ++b)
             for (int64_t at = 0; at < p.length; at += kSpan) {
                 const int64_t n = std::min(kSpan, p.length - at);
-                gather(p.dy, p.length, b, first, channels, at, n + past, dy);
-                if (p.dweight) gather(p.x, p.length, b, first, channels, at - past, n + past, x);
+                gather(p.dy, p.length, b, {first, channels}, at, n + past, dy);
+                if (p.dweight) gather(p.x, p.length, b, {first, channels}, at - past, n + past, x);
                 for (int64_t c = 0; c < channels; ++c) {
                     const float* taps = p.weight + (first + c) * p.taps;
                     double* sum = sums.data() + c * (p.taps + 1);
@@ -112,7 +120,7 @@ void short_backward(const ShortParams& p) {
                     }
                     for (int64_t i = 0; i < n && p.dbias; ++i) sum[p.taps] += dy[c][i];
                 }
-                if (p.dx) scatter(p.dx, b, first, channels, at, n, dx);
+                if (p.dx) scatter(p.dx, b, {first, channels}, at, n, dx);
             }
         for (int64_t c = 0; c < channels; ++c) {
             const double* sum = sums.data() + c * (p.taps + 1);

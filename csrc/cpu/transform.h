@@ -11,7 +11,7 @@
 
 namespace dnasm::cpu {
 
-constexpr int64_t kColumns = 256;  // positions of each row that the first and last stage hold in a buffer: 8 KB at radix 8
+constexpr int64_t kColumns = 256;  // positions of each row that the first and last stage buffer: 8 KB at radix 8
 
 template <class Body> void with_radix(int radix, Body body) {
     switch (radix) {
@@ -72,7 +72,8 @@ inline void turn_square(Cvec (&a)[8]) {
 
 // Take N signals, in place, through the stages after the first, `leaf` in frequency, and back. A Leaf says which of the
 // signals need the way there and the way back, and is given 64 frequencies of each and their place.
-template <class Leaf> void sweep(const Plan& plan, Leaf& leaf, Cvec* const (&z)[Leaf::kSignals], size_t level, int64_t at) {
+template <class Leaf>
+void sweep(const Plan& plan, Leaf& leaf, Cvec* const (&z)[Leaf::kSignals], size_t level, int64_t at) {
     if (level == plan.stages.size()) {
         Cvec a[Leaf::kSignals][8];
         for (int s = 0; s < Leaf::kSignals; ++s) {
@@ -115,9 +116,9 @@ struct Source {
 // at will.
 class Sink {
   public:
-    template <class Body> Sink(const Body& body) : body_(&body), call_([](const void* b, int64_t at, int64_t n, float* from) {
-        (*static_cast<const Body*>(b))(at, n, from);
-    }) {}
+    template <class Body> Sink(const Body& body) : body_(&body) {
+        call_ = [](const void* b, int64_t at, int64_t n, float* from) { (*static_cast<const Body*>(b))(at, n, from); };
+    }
     void operator()(int64_t at, int64_t n, float* from) const { call_(body_, at, n, from); }
 
   private:

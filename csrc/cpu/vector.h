@@ -21,6 +21,16 @@ inline Vec splat(float x) { return Vec{x, x, x, x, x, x, x, x}; }
 // Eight complex numbers, real parts first: one cache line, so a stage never reads half of one.
 struct alignas(64) Cvec {
     Vec re, im;
+
+    Cvec() = default;
+    Cvec(Vec re_, Vec im_) : re(re_), im(im_) {}
+    // Member by member: as plain bytes the compiler copies in pieces that a load of the whole then has to wait for.
+    Cvec(const Cvec& from) : re(from.re), im(from.im) {}
+    Cvec& operator=(const Cvec& from) {
+        re = from.re;
+        im = from.im;
+        return *this;
+    }
 };
 
 inline Cvec operator+(Cvec a, Cvec b) { return {a.re + b.re, a.im + b.im}; }

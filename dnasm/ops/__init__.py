@@ -2,7 +2,7 @@
 
 from dnasm.ops.backends import Call, record_calls, set_backend
 from dnasm.ops.fftconv import fftconv
-from dnasm.ops.reference import short_conv
+from dnasm.ops.shortconv import short_conv
 from dnasm.ops.spectrum import Spectrum, spectrum
 from dnasm.ops.streaming import StreamState, fftconv_step
 

@@ -28,7 +28,7 @@ class Call:
     body: str
     """Which code of that backend: `torch`, `native`."""
     direction: str
-    """`forward` or `backward`."""
+    """`forward` or `backward`; `short` for the short convolution."""
     work: int
     """Elements transformed, padding included: rows times tiles times the plan's length."""
 

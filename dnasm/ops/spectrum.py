@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from dnasm.ops import cpu
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +40,18 @@ def spectrum(k: Tensor, length: int, *, bidirectional: bool = False) -> Spectrum
         k: Filter as `fftconv` takes it.
         length: Length of the signals; another length works too, but then the filter is transformed again.
         bidirectional: Whether k is (d, 2, taps).
+
+    Raises:
+        TypeError: If k is not floating point.
+        ValueError: If k's shape or the length does not fit.
     """
+    if k.dim() != 2 + bidirectional or 0 in k.shape[1:]:
+        wanted = "(channels, 2, taps)" if bidirectional else "(channels, taps)"
+        raise ValueError(f"k has shape {tuple(k.shape)}; a spectrum takes {wanted}")
+    if not k.is_floating_point():
+        raise TypeError(f"k is {k.dtype}; it must be floating point: k.float()")
     if length < 1:
         raise ValueError(f"a spectrum is for signals of at least 1 position, got length {length}")
-    return Spectrum(k, length, bidirectional, None, k._version)
+    known = k.device.type == "cpu" and k.dtype != torch.float64 and not torch.compiler.is_compiling()
+    values = cpu.spectrum(k.detach(), length, bidirectional) if known and not cpu.unavailable() else None
+    return Spectrum(k, length, bidirectional, values, k._version)
