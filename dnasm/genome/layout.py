@@ -105,7 +105,7 @@ class StoreIndex:
             data["fingerprint"] = Fingerprint(**data["fingerprint"])
             data["arrays"] = {name: Section(**section) for name, section in data["arrays"].items()}
             return cls(**data)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"lacks or misnames {error}") from error
 
 
@@ -114,8 +114,14 @@ def store_beside(genome: Path) -> Path:
     return genome.with_name(f"{genome.name}.dnasm")
 
 
-def store_in_cache(genome: Path) -> Path:
-    """Its place where the genome's folder is read-only: below `$DNASM_CACHE`, by default `~/.cache/dnasm`."""
-    root = Path(os.environ.get("DNASM_CACHE") or Path.home() / ".cache" / "dnasm")
+def store_in_cache(genome: Path) -> Path | None:
+    """Its place where the genome's folder is read-only: below `$DNASM_CACHE`, by default `~/.cache/dnasm`.
+
+    None for a user without a home, as a container may have.
+    """
+    try:
+        root = Path(os.environ.get("DNASM_CACHE") or Path.home() / ".cache" / "dnasm")
+    except RuntimeError:
+        return None
     full = str(genome.resolve())
     return root / "genomes" / f"{genome.name}-{blake2b(os.fsencode(full), digest_size=8).hexdigest()}.dnasm"

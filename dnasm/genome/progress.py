@@ -61,11 +61,14 @@ def _bar(genome: Path) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     began = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(genome.name, total=None, rate=0.0)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(genome.name, total=None, rate=0.0)
 
-        def update(done: int, size: int, bases: int) -> None:
-            rate = bases / 1e6 / max(time.monotonic() - began, 1e-3)
-            bar.update(task, completed=done, total=size, rate=rate)
+    def update(done: int, size: int, bases: int) -> None:
+        bar.start()  # with the first call: a store that is up to date shows no bar
+        bar.update(task, completed=done, total=size, rate=bases / 1e6 / max(time.monotonic() - began, 1e-3))
 
+    try:
         yield update
+    finally:
+        bar.stop()

@@ -1,5 +1,6 @@
 """Finding a genome's token store, and building it where it is absent or stale."""
 
+import contextlib
 import logging
 import shutil
 import time
@@ -71,7 +72,7 @@ def find_store(genome: Path, rna: bool | None = None) -> Found:
     """
     now = layout.Fingerprint.of(genome)
     reasons, recorded = [], False
-    for directory in (layout.store_beside(genome), layout.store_in_cache(genome)):
+    for directory in filter(None, (layout.store_beside(genome), layout.store_in_cache(genome))):
         try:
             store = TokenStore(directory)
         except (FileNotFoundError, NotADirectoryError):
@@ -198,17 +199,14 @@ def _target(genome: Path) -> Path:
     beside, cache = layout.store_beside(genome), layout.store_in_cache(genome)
     if _can_make(beside):
         return beside
-    log.info("%s: its folder is read-only, so its token store goes to %s", genome, cache)
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        usable = _can_make(cache)
-    except OSError:
-        usable = False
-    if not usable:
-        raise OutputError(
-            f"{beside}: cannot be written, nor can {cache.parent}; set DNASM_CACHE to a folder that can be"
-        )
-    return cache
+    if cache is not None:
+        with contextlib.suppress(OSError):
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            if _can_make(cache):
+                log.info("%s: its folder is read-only, so its token store goes to %s", genome, cache)
+                return cache
+    other = "there is no home folder to put it in" if cache is None else f"nor can {cache.parent}"
+    raise OutputError(f"{beside}: cannot be written, {other}; set DNASM_CACHE to a folder that can be")
 
 
 def _can_make(target: Path) -> bool:

@@ -120,6 +120,7 @@ def test_a_foreign_byte_is_found_where_it_stands(
         (b"\x89PNG\r\n\x1a\n", r":1: column 1: found '\\x89PNG"),
         (b"\n\n\n", "nothing but blank lines"),
         (b">a\nAC>b\nGT\n", r":2: column 3: '>' within a line"),
+        (b">a\nACGTA>b\nGT\n", r":2: column 6: '>' within a line"),  # where a chunk of 4 begins
         (b">\nAC\n", r":1: column 1: header without a name"),
         (b">a\nAC\n> b\nAC\n", r":3: column 1: header without a name"),
         (b">\xc3\xa9\nAC\n", r":1: column 1: header .* no printable ASCII"),
@@ -163,3 +164,18 @@ def test_a_run_across_contigs_and_chunks_is_one(tmp_path: Path) -> None:
     _, scanner = scan(b">a\nACNNN\n>b\nNNNNA\n", chunk=4)
     assert scanner.n_runs.tolist() == [[2, 9]]
     assert np.asarray(scanner.contigs.offsets).tolist() == [0, 5]
+
+
+@given(st.one_of(st.binary(max_size=200), st.binary(max_size=100).map(lambda data: b">a\n" + data)), st.integers(3, 50))
+def test_any_bytes_give_tokens_or_an_input_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, chunk: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.fa"
+    path.write_bytes(b"\n" + data)  # never taken for a compressed file
+    try:
+        tokens, scanner = scan(path.read_bytes(), path, chunk=chunk)
+    except InputError as error:
+        assert str(error).startswith(f"{path}:")  # noqa: PT017 - most examples end here, none may end otherwise
+    else:
+        assert len(tokens) == scanner.contigs.total
+        assert set(tokens) <= {7, 8, 9, 10, 11}

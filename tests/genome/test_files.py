@@ -1,6 +1,8 @@
 import gzip
 import io
+import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnasm.errors import InputError
-from dnasm.genome import files
+from dnasm.genome import files, read_bed, read_gff, read_vcf
 from dnasm.genome.files import InputBytes, check_regular, input_path, lines, open_bytes, open_standard_input, place_of
 
 
@@ -94,3 +96,21 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, compress: object) -> No
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
     with open_standard_input() as source:
         assert list(lines(source)) == [(1, "a"), (2, "b")]
+
+
+FIELDS = st.sampled_from(
+    ["chr1", "5", "9", "0", "-1", ".", "+", "A", "A,C", "", "x=1;y", 'a "b;', "=", "1e9", "é", "9" * 30]
+)
+
+
+@given(st.sampled_from([read_bed, read_gff, read_vcf]), st.lists(st.lists(FIELDS, max_size=13), max_size=5))
+def test_any_table_is_read_or_refused_with_its_line(
+    tmp_path_factory: pytest.TempPathFactory, read: Callable[[Path], Iterable[object]], rows: list[list[str]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "table"
+    header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n" if read is read_vcf else ""
+    path.write_text(header + "".join("\t".join(row) + "\n" for row in rows))
+    try:
+        list(read(path))
+    except InputError as error:
+        assert re.match(rf"{path}:\d+: ", str(error))  # noqa: PT017 - what else is raised is the failure

@@ -173,6 +173,7 @@ def test_same_size_and_mtime_but_other_content_is_found(fa: Path) -> None:
         ("arrays.i64", b""),
         ("index.json", b"{"),
         ("index.json", b"[]"),
+        ("index.json", b"[" * 100_000),
         ("index.json", b"\xff"),
         ("index.json", json.dumps({"format": "dnasm token store", "version": 99}).encode()),
     ],
@@ -239,12 +240,26 @@ def test_read_only_folder_sends_the_store_to_the_cache(
     assert "is stale" in caplog.text
 
 
-def test_no_place_at_all_says_so(fa: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def mkdir(self: Path, *args: object, **kwargs: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+def _refuse(self: Path, *args: object, **kwargs: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
+
+def test_a_user_without_a_home_is_told_of_the_cache(fa: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DNASM_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert prepare(fa).built
+    shutil.rmtree(store_beside(fa))
+    monkeypatch.setattr(Path, "mkdir", _refuse)
+    with pytest.raises(OutputError, match=r"no home folder.*set DNASM_CACHE"):
+        prepare(fa)
+
+
+def test_no_place_at_all_says_so(fa: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DNASM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(Path, "mkdir", _refuse)
     with pytest.raises(OutputError, match="set DNASM_CACHE to a folder that can be"):
         prepare(fa)
 
