@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import tomllib
 from pathlib import Path
 
 from dnasm.genome import read_bed, read_gff, read_vcf
@@ -23,6 +24,13 @@ def test_every_file_is_listed_with_its_checksum(root: Path) -> None:
         data = (root / "data" / name).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (number(size), checksum), name
     assert sum(number(size) for _, size, _ in listed) < 4_000_000
+
+
+def test_the_wheel_takes_every_file_and_no_store(root: Path) -> None:
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    taken = {source: place for source, place in wheel["force-include"].items() if source.startswith("data")}
+    listed = [name for name, _, _ in ROW.findall((root / "data/README.md").read_text())]
+    assert taken == {f"data/{name}": f"dnasm/data/{name}" for name in ["README.md", *listed]}
 
 
 def test_every_sequence_has_its_length_and_checksum(root: Path) -> None:

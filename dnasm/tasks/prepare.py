@@ -70,7 +70,7 @@ def _print_table(found: PreparedStore) -> None:
 
     table = Table(title=str(found.genome), title_justify="left")
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("contig", "letters") else "right")
+        table.add_column(name, justify="left" if name in ("contig", "letters") else "right", overflow="fold")
     for name, *numbers, letters in islice(_rows(found), SHOWN):
         table.add_row(str(name), *(f"{number:,}" for number in numbers), str(letters))
     Console().print(table)
