@@ -5,6 +5,7 @@ namespace dnasm {
 namespace {
 
 using Chosen = Plan<DNASM_LENGTH>;
+using ChosenBack = Plan<DNASM_LENGTH, DNASM_LENGTH == 8192 ? 16 : Chosen::kWarps>;  // its sums leave room for one block an SM
 constexpr int kChosen = DNASM_DTYPE;
 
 const char* run_forward(const Params& p) {
@@ -14,12 +15,12 @@ const char* run_forward(const Params& p) {
 }
 
 const char* run_backward(const Params& p) {
-  if (!full_rows(p, DNASM_LENGTH)) return launch_backward<Chosen, kChosen, false, true>(p);
-  if (p.in_gate.data || p.out_gate.data) return launch_backward<Chosen, kChosen, true, true>(p);
-  return launch_backward<Chosen, kChosen, true, false>(p);
+  if (!full_rows(p, DNASM_LENGTH)) return launch_backward<ChosenBack, kChosen, false, true>(p);
+  if (p.in_gate.data || p.out_gate.data) return launch_backward<ChosenBack, kChosen, true, true>(p);
+  return launch_backward<ChosenBack, kChosen, true, false>(p);
 }
 
-size_t backward_bytes(const Params& p) { return BackwardScratch<Chosen>(p).bytes; }
+size_t backward_bytes(const Params& p) { return BackwardScratch<ChosenBack>(p).bytes; }
 
 [[maybe_unused]] const bool announced = [] {
   register_kernels(DNASM_LENGTH, kChosen,

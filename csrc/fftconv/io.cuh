@@ -22,7 +22,7 @@ struct Work {
   SpectrumLayout layout;
   int64_t groups;  // of P::kSequences sequences of one channel
   int chunks;      // blocks that share a channel
-  float* partial;  // backward: [channel][partial][...], see kernel.cuh
+  float* partial;  // backward: [block][team][...], see FilterGradient; then dskip's sums, [block][warp]
   Quad* saved;     // backward, long plans: a spectrum for each block
 };
 
@@ -41,6 +41,10 @@ struct Row {
     if (kFull) return length > 0;
     return n + 1 < length && reinterpret_cast<uintptr_t>(at) % sizeof(Pair) == 0;
   }
+  // Bring the line of element n into the L2 cache.
+  DNASM_DEVICE void prefetch_line(int n) const {
+    if (n < length) prefetch(at + n);
+  }
   DNASM_DEVICE Pair load(int n) const {
     if (whole(n)) return *reinterpret_cast<const Pair*>(at + n);
     if (kFull) return Pair{};
@@ -56,16 +60,17 @@ struct Row {
   }
 };
 
-// A row's elements of this lane, unit by unit, in fp16 and times 2^-exponent; word 2 k + h of a unit holds half h of the
-// tensor's words 2 k and 2 k + 1.
+// This lane's elements, unit by unit, in fp16 and times 2^-exponent of their row; word 2 k + h of a unit holds half h of
+// the tensor's words 2 k and 2 k + 1.
 template <class P>
 struct Operand {
   uint32_t words[P::kUnits][4];
-  int exponent;
+  int exponents[P::kRows];
 
-  // Element i of unit u, in the order of Transform's sums.
-  DNASM_DEVICE float element(int u, int i) const {
-    return half_to_float(static_cast<uint16_t>(words[u][i / 2] >> 16 * (i % 2)));
+  DNASM_DEVICE int exponent(int unit) const { return exponents[P::row_of(unit)]; }
+  // Element i of a unit, in the order of Transform's sums.
+  DNASM_DEVICE float element(int unit, int i) const {
+    return half_to_float(static_cast<uint16_t>(words[unit][i / 2] >> 16 * (i % 2)));
   }
 };
 
@@ -74,12 +79,12 @@ DNASM_SHARED_CODE int sum_index(int word, int half) { return word / 2 * 4 + half
 
 constexpr int kTop = 2;  // a scaled row's largest element lies in [2^kTop, 2^(kTop + 1))
 
-// Fill `x` from load(u, v), v in the order of sums. Each unit is rounded under a scale of its own and meets the row's
+// Fill `x` from load(unit, v), v in the order of sums. Each unit is rounded under a scale of its own and meets the row's
 // once all have been seen: an exact product, short of fp16's smallest. Holds a barrier unless a warp has its own row.
 template <class P, class Load>
 DNASM_DEVICE void gather_row(Operand<P>& x, uint32_t* maxima, int team_first, const Load& load) {
   int exponents[P::kUnits];
-  uint32_t most = 0;
+  uint32_t most[P::kRows] = {};
   DNASM_UNROLL
   for (int u = 0; u < P::kUnits; ++u) {
     float v[8], largest = 0;
@@ -91,23 +96,28 @@ DNASM_DEVICE void gather_row(Operand<P>& x, uint32_t* maxima, int team_first, co
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) x.words[u][w] = pack_half2(v[2 * w] * scale, v[2 * w + 1] * scale);
     exponents[u] = static_cast<int>(clamped);
-    most = clamped > most ? clamped : most;
+    uint32_t& row = most[P::row_of(u)];
+    row = clamped > row ? clamped : row;
   }
-  most = warp_max(most);
-  if (!P::kDirect) {
-    if (thread_index() % 32 == 0) maxima[thread_index() / 32] = most;
+  DNASM_UNROLL
+  for (int r = 0; r < P::kRows; ++r) most[r] = warp_max(most[r]);
+  if (P::kTeam > 1) {
+    if (thread_index() % 32 == 0) maxima[thread_index() / 32] = most[0];
     sync_block();
     DNASM_UNROLL
-    for (int w = 0; w < P::kTeam; ++w) most = maxima[team_first + w] > most ? maxima[team_first + w] : most;
+    for (int w = 0; w < P::kTeam; ++w) most[0] = maxima[team_first + w] > most[0] ? maxima[team_first + w] : most[0];
+  } else if (!P::kDirect) {
+    sync_warp();  // the last sequence has been read
   }
   DNASM_UNROLL
   for (int u = 0; u < P::kUnits; ++u) {
-    const float ratio = power_of_two(exponents[u] - static_cast<int>(most));
+    const float ratio = power_of_two(exponents[u] - static_cast<int>(most[P::row_of(u)]));
     const uint32_t both = pack_half2(ratio, ratio);
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) x.words[u][w] = mul_half2(x.words[u][w], both);
   }
-  x.exponent = static_cast<int>(most) - 127 - kTop;
+  DNASM_UNROLL
+  for (int r = 0; r < P::kRows; ++r) x.exponents[r] = static_cast<int>(most[r]) - 127 - kTop;
 }
 
 }  // namespace dnasm

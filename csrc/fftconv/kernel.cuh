@@ -17,103 +17,147 @@ struct Worker {
   using Pair = typename E::Pair;
   Transform<P> transform;
   uint32_t* maxima;
-  int warp, channel, chunk, column;
-  int64_t batch_row;
-  int length;
+  int warp, team, channel, chunk, column;
+  int64_t batch_row[P::kRows];
+  int length[P::kRows];
   const Quad* filter;  // this lane's spectrum words of this warp's first tile
   int filter_exponent;
 
   DNASM_DEVICE Worker(const Params& p, const Work& work) {
     const int lane = thread_index() % 32;
-    warp = thread_index() / 32;
+    warp = thread_index() / 32, team = warp / P::kTeam;
     channel = block_index() / work.chunks, chunk = block_index() % work.chunks;
     char* shared = dynamic_shared();
-    transform = {lane, warp % P::kTeam, shared + warp / P::kTeam * P::kSequenceBytes, work.layout.tables(p) + lane};
-    maxima = reinterpret_cast<uint32_t*>(shared + P::kSequences * P::kSequenceBytes);
-    column = P::lane_column(lane) + P::unit_column(transform.member * P::kUnits);
-    filter = reinterpret_cast<const Quad*>(work.layout.channel(p, channel)) +
-             transform.member * P::kUnits * 64 + lane;
+    transform = {lane, warp % P::kTeam, shared + team * P::kSequenceBytes, work.layout.tables(p) + lane};
+    maxima = reinterpret_cast<uint32_t*>(shared + P::kTeams * P::kSequenceBytes);
+    column = P::lane_column(lane) + (P::kDirect ? 0 : P::unit_column(transform.member * P::kUnits));
+    filter = reinterpret_cast<const Quad*>(work.layout.channel(p, channel)) + first_tile() * 64 + lane;
     filter_exponent = work.layout.exponents(p)[channel];
   }
+  DNASM_DEVICE int first_tile() const { return P::kDirect ? 0 : transform.member * P::kUnits; }
+  DNASM_DEVICE int64_t sequence(int64_t group, int row) const {
+    return group * P::kSequences + team * P::kRows + row;
+  }
   DNASM_DEVICE void choose(const Params& p, int64_t group) {
-    batch_row = group * P::kSequences + warp / P::kTeam;
-    const bool there = P::kSequences == 1 || batch_row < p.batch;  // the last group may be ragged
-    length = there ? static_cast<int>(p.length) : 0;
-    if (!there) batch_row = 0;
-  }
-  DNASM_DEVICE RowOf row(const Rows& rows) const { return RowOf(rows, batch_row, channel, length); }
-  DNASM_DEVICE int offset(int unit, int word) const {
-    return column + P::unit_column(unit) + P::word_column(word);
-  }
-  // v = a, or a b: eight elements of a unit in the order of sums.
-  DNASM_DEVICE void load(const RowOf& a, int unit, float (&v)[8]) const {
     DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) {
-      const Pair pair = a.load(offset(unit, w));
-      v[sum_index(w, 0)] = E::low(pair), v[sum_index(w, 1)] = E::high(pair);
+    for (int r = 0; r < P::kRows; ++r) {
+      const int64_t b = sequence(group, r);
+      const bool there = P::kSequences == 1 || b < p.batch;  // the last group may be ragged
+      batch_row[r] = there ? b : 0, length[r] = there ? static_cast<int>(p.length) : 0;
     }
   }
-  DNASM_DEVICE void load_times(const RowOf& a, int unit, float (&v)[8]) const {
+  DNASM_DEVICE RowOf row(const Rows& rows, int unit) const {
+    return RowOf(rows, batch_row[P::row_of(unit)], channel, length[P::row_of(unit)]);
+  }
+  DNASM_DEVICE int offset(int unit, int word) const {
+    return column + P::unit_column(P::tile_of(unit)) + P::word_column(word);
+  }
+  // A unit's pairs as they stand, and as eight numbers in the order of sums.
+  DNASM_DEVICE void load(const Rows& rows, int unit, Pair (&pairs)[4]) const {
+    const RowOf a = row(rows, unit);
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) pairs[w] = a.load(offset(unit, w));
+  }
+  static DNASM_DEVICE void widen(const Pair (&pairs)[4], float (&v)[8]) {
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) v[sum_index(w, 0)] = E::low(pairs[w]), v[sum_index(w, 1)] = E::high(pairs[w]);
+  }
+  static DNASM_DEVICE void multiply_by(float (&v)[8], const Pair (&pairs)[4]) {
     float factor[8];
-    load(a, unit, factor);
+    widen(pairs, factor);
     DNASM_UNROLL
     for (int i = 0; i < 8; ++i) v[i] *= factor[i];
   }
-  DNASM_DEVICE void store(const RowOf& a, int unit, const float (&v)[8]) const {
+  DNASM_DEVICE void store(const Rows& rows, int unit, const float (&v)[8]) const {
+    const RowOf a = row(rows, unit);
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) a.store(offset(unit, w), E::pack(v[sum_index(w, 0)], v[sum_index(w, 1)]));
+  }
+  // Bring the rows that the same warps meet in `group` into the L2 cache, if there are any.
+  DNASM_DEVICE void expect(const Params& p, const Rows& rows, int64_t group) const {
+    constexpr int kLine = 128 / sizeof(typename E::Scalar);
+    DNASM_UNROLL
+    for (int r = 0; r < P::kRows; ++r) {
+      const int64_t b = sequence(group, r);
+      if (!rows.data || b >= p.batch) continue;
+      const RowOf next(rows, b, channel, static_cast<int>(p.length));
+      for (int n = (transform.member * 32 + transform.lane) * kLine; n < P::kLength; n += P::kTeam * 32 * kLine)
+        next.prefetch_line(n);
+    }
   }
   // x = rows, times gate where there is one.
   template <bool kGated>
   DNASM_DEVICE void gather(Operand<P>& x, const Rows& rows, const Rows& gate) const {
-    const RowOf a = row(rows), b = row(kGated ? gate : rows);
-    gather_row(x, maxima, warp - transform.member, [&](int unit, float(&v)[8]) {
-      load(a, unit, v);
-      if (kGated && gate.data) load_times(b, unit, v);
+    const bool gated = kGated && gate.data;
+    gather_row(x, maxima, team * P::kTeam, [&](int unit, float(&v)[8]) {
+      Pair pairs[4], factors[4];
+      load(rows, unit, pairs);
+      if (gated) load(gate, unit, factors);
+      widen(pairs, v);
+      if (gated) multiply_by(v, factors);
     });
   }
-  DNASM_DEVICE Quad filter_re(int i) const { return load_table(filter + i * 64); }
-  DNASM_DEVICE Quad filter_im(int i) const { return load_table(filter + i * 64 + 32); }
+  DNASM_DEVICE void multiply_filter(int unit, Tile& x) const {
+    const int at = P::tile_of(unit) * 64;
+    multiply<false>(x, load_table(filter + at), load_table(filter + at + 32));
+  }
+  DNASM_DEVICE void multiply_conjugate(int unit, Tile& x) const {
+    const int at = P::tile_of(unit) * 64;
+    multiply<true>(x, load_table(filter + at), load_table(filter + at + 32));
+  }
 };
 
 template <class P, int kDtype, bool kFull, bool kGated>
 DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const Work work) {
   Worker<P, kDtype, kFull> me(p, work);
   const float skip = p.skip ? p.skip[me.channel] : 0.0f;
+  const bool gated = kGated && p.out_gate.data;
   for (int64_t group = me.chunk; group < work.groups; group += work.chunks) {
     me.choose(p, group);
     Operand<P> x;
     me.template gather<kGated>(x, p.u, p.in_gate);
-    const float factor = power_of_two(x.exponent + me.filter_exponent), skip_factor = skip * power_of_two(x.exponent);
-    const auto gate = me.row(kGated ? p.out_gate : p.y), y = me.row(p.y);
+    const int64_t next = group + work.chunks;
+    me.expect(p, p.u, next);
+    if (kGated) me.expect(p, p.in_gate, next), me.expect(p, p.out_gate, next);
+    typename Worker<P, kDtype, kFull>::Pair factors[P::kUnits][4];
     me.transform.run(
-        x.words, true,
-        [&](int i, Tile& spectrum) {
-          multiply<false>(spectrum, me.filter_re(i), me.filter_im(i));
-          return true;
+        x.words, true, [&](int i, Tile& spectrum) { me.multiply_filter(i, spectrum); },
+        [&](int i) {
+          if (gated) me.load(p.out_gate, i, factors[i]);
         },
         [&](int i, float(&v)[8]) {
+          const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
+          const float skip_factor = skip * power_of_two(x.exponent(i));
           DNASM_UNROLL
           for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + skip_factor * x.element(i, j);
-          if (kGated && p.out_gate.data) me.load_times(gate, i, v);
-          me.store(y, i, v);
+          if (gated) me.multiply_by(v, factors[i]);
+          me.store(p.y, i, v);
         });
   }
 }
 
-// The filter's gradient as a spectrum, sum over sequences of G conj X, in float32; lives in registers in short plans, else
-// in a buffer of its block's own. Either way its owner alone touches it, in the batch's order: deterministic.
-// Buffer: [channel][partial][tile][4][lane] quads of floats: re of words 0-1, re of 2-3, im of 0-1, im of 2-3.
+// What backward keeps of a sequence between its two passes (X, 4 bytes an element) and from sequence to sequence (the
+// filter's gradient, 8): in registers where a tile is a sequence, else in shared memory as far as it goes, else in scratch.
+template <class P>
+struct Backward {
+  static constexpr bool kRegisters = P::kDirect;
+  static constexpr bool kSharedSaved = !kRegisters && P::kLength <= 16384, kSharedSums = !kRegisters && P::kLength <= 8192;
+  static constexpr bool kScratchSaved = !kRegisters && !kSharedSaved, kScratchSums = !kRegisters && !kSharedSums;
+  static constexpr size_t kSavedAt = P::kSharedBytes, kSumsAt = kSavedAt + (kSharedSaved ? P::kTeams * 4 * P::kLength : 0);
+  static constexpr size_t kSharedBytes = kSumsAt + (kSharedSums ? P::kTeams * 8 * P::kLength : 0);
+  static constexpr int64_t kPartialFloats = 2 * P::kLength;
+};
+
+// The filter's gradient as a spectrum, sum over sequences of G conj X, in float32. One lane alone touches each number, in
+// the batch's order: deterministic. Goes to [channel][partial][tile][4][lane] quads: re of words 0-1, of 2-3, im likewise.
 template <class P>
 struct FilterGradient {
-  static constexpr bool kKept = P::kUnits <= 2;
-  static constexpr int kPartials = P::kSequences;  // per block
-  float sum[kKept ? P::kUnits : 1][16] = {};
-  Quad kept[kKept ? 2 * P::kUnits : 1];
-  Quad* buffer;
-  Quad* saved;
+  using B = Backward<P>;
+  float sum[16] = {};
+  Tile kept[2];
+  Quad *saved, *sums, *out;  // already at this lane
 
-  DNASM_DEVICE void add(float (&s)[16], const Tile& x, const Tile& g, float factor, bool first) const {
+  static DNASM_DEVICE void add(float (&s)[16], const Tile& x, const Tile& g, float factor) {
     DNASM_UNROLL
     for (int j = 0; j < 8; ++j) {
       const int shift = 16 * (j % 2);
@@ -121,72 +165,61 @@ struct FilterGradient {
       const float xi = half_to_float(static_cast<uint16_t>(x.im[j / 2] >> shift)) * factor;
       const float gr = half_to_float(static_cast<uint16_t>(g.re[j / 2] >> shift));
       const float gi = half_to_float(static_cast<uint16_t>(g.im[j / 2] >> shift));
-      s[j] = (first ? 0.0f : s[j]) + (gr * xr + gi * xi);
-      s[8 + j] = (first ? 0.0f : s[8 + j]) + (gi * xr - gr * xi);
+      s[j] += gr * xr + gi * xi;
+      s[8 + j] += gi * xr - gr * xi;
     }
   }
-  DNASM_DEVICE void write(int i, const float (&s)[16]) const {
+  static DNASM_DEVICE void write(Quad* to, const float (&s)[16]) {
     DNASM_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      Quad v;
-      DNASM_UNROLL
-      for (int w = 0; w < 4; ++w) v.w[w] = float_bits(s[4 * j + w]);
-      buffer[i * 128 + j * 32] = v;
-    }
+    for (int j = 0; j < 4; ++j)
+      to[32 * j] = {{float_bits(s[4 * j]), float_bits(s[4 * j + 1]), float_bits(s[4 * j + 2]), float_bits(s[4 * j + 3])}};
   }
   DNASM_DEVICE void save(int i, const Tile& x) {
-    Quad re, im;
-    DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) re.w[w] = x.re[w], im.w[w] = x.im[w];
-    if constexpr (kKept) kept[2 * i] = re, kept[2 * i + 1] = im;
-    else saved[i * 64] = re, saved[i * 64 + 32] = im;
+    if constexpr (B::kRegisters) {
+      kept[i] = x;
+    } else {
+      saved[i * 64] = {{x.re[0], x.re[1], x.re[2], x.re[3]}};
+      saved[i * 64 + 32] = {{x.im[0], x.im[1], x.im[2], x.im[3]}};
+    }
   }
   DNASM_DEVICE void accumulate(int i, const Tile& g, float factor, bool first) {
-    const Quad re = kKept ? kept[kKept ? 2 * i : 0] : saved[i * 64], im = kKept ? kept[kKept ? 2 * i + 1 : 0] : saved[i * 64 + 32];
-    Tile x;
-    DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) x.re[w] = re.w[w], x.im[w] = im.w[w];
-    if constexpr (kKept) {
-      add(sum[i], x, g, factor, first);
+    if constexpr (B::kRegisters) {
+      add(sum, kept[i], g, factor);
     } else {
+      const Quad re = saved[i * 64], im = saved[i * 64 + 32];
+      const Tile x{{re.w[0], re.w[1], re.w[2], re.w[3]}, {im.w[0], im.w[1], im.w[2], im.w[3]}};
       float s[16] = {};
-      if (!first) {
-        DNASM_UNROLL
-        for (int j = 0; j < 4; ++j) {
-          const Quad v = buffer[i * 128 + j * 32];
-          DNASM_UNROLL
-          for (int w = 0; w < 4; ++w) s[4 * j + w] = bits_float(v.w[w]);
-        }
-      }
-      add(s, x, g, factor, first);
-      write(i, s);
+      DNASM_UNROLL
+      for (int j = 0; !first && j < 16; ++j) s[j] = bits_float(sums[i * 128 + j / 4 * 32].w[j % 4]);
+      add(s, x, g, factor);
+      write(sums + i * 128, s);
     }
   }
   DNASM_DEVICE void finish() const {
-    if constexpr (kKept) {
-      DNASM_UNROLL
-      for (int i = 0; i < P::kUnits; ++i) write(i, sum[i]);
+    if constexpr (B::kRegisters) {
+      write(out, sum);
+    } else if constexpr (B::kSharedSums) {
+      for (int j = 0; j < 4 * P::kUnits; ++j) out[32 * j] = sums[32 * j];
     }
   }
 };
 
-template <class P>
-struct Backward {
-  static constexpr int kBlocksPerSm = P::kUnits >= 2 ? 1 : P::kBlocksPerSm;  // its sums want registers
-  static constexpr int64_t kPartialFloats = 2 * P::kLength;
-};
-
 template <class P, int kDtype, bool kFull, bool kGated>
-DNASM_KERNEL(P::kThreads, Backward<P>::kBlocksPerSm) backward_kernel(const Params p, const Work work) {
+DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const Work work) {
+  using B = Backward<P>;
+  using Pair = typename Worker<P, kDtype, kFull>::Pair;
   Worker<P, kDtype, kFull> me(p, work);
-  const int lane = me.transform.lane, sequence = me.warp / P::kTeam, first_tile = me.transform.member * P::kUnits;
+  const int lane = me.transform.lane, first_tile = me.first_tile(), team_tile = me.team * P::kTiles + first_tile;
   const float skip = p.skip ? p.skip[me.channel] : 0.0f;
-  const bool gate_gradient = kGated && p.dout_gate.data;
-  const int64_t partial = (static_cast<int64_t>(me.channel) * work.chunks + me.chunk) * P::kSequences + sequence;
+  const bool x_gated = kGated && p.in_gate.data, gate_gradient = kGated && p.dout_gate.data;
+  const int64_t partial = static_cast<int64_t>(block_index()) * P::kTeams + me.team;
 
   FilterGradient<P> dk;
-  dk.buffer = reinterpret_cast<Quad*>(work.partial + partial * Backward<P>::kPartialFloats) + first_tile * 128 + lane;
-  dk.saved = work.saved + static_cast<int64_t>(block_index()) * (P::kTiles * 64) + first_tile * 64 + lane;
+  dk.out = reinterpret_cast<Quad*>(work.partial + partial * B::kPartialFloats) + first_tile * 128 + lane;
+  dk.sums = B::kSharedSums ? reinterpret_cast<Quad*>(dynamic_shared() + B::kSumsAt) + team_tile * 128 + lane : dk.out;
+  Quad* saved = B::kSharedSaved ? reinterpret_cast<Quad*>(dynamic_shared() + B::kSavedAt)
+                                : work.saved + static_cast<int64_t>(block_index()) * (P::kTiles * 64);
+  dk.saved = saved + team_tile * 64 + lane;
   float skip_sum = 0;
   bool first = true;
 
@@ -194,60 +227,60 @@ DNASM_KERNEL(P::kThreads, Backward<P>::kBlocksPerSm) backward_kernel(const Param
     me.choose(p, group);
     Operand<P> x;
     me.template gather<kGated>(x, p.u, p.in_gate);
-    const auto dy = me.row(p.dy);
-    {
-      const float factor = power_of_two(x.exponent + me.filter_exponent), x_factor = power_of_two(x.exponent) * skip;
-      const auto gradient = me.row(kGated ? p.dout_gate : p.dy);
-      me.transform.run(
-          x.words, gate_gradient,
-          [&](int i, Tile& spectrum) {
-            dk.save(i, spectrum);
-            if (!gate_gradient) return false;
-            multiply<false>(spectrum, me.filter_re(i), me.filter_im(i));
-            return true;
-          },
-          [&](int i, float(&v)[8]) {
-            DNASM_UNROLL
-            for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + x_factor * x.element(i, j);
-            me.load_times(dy, i, v);
-            me.store(gradient, i, v);
-          });
-    }
-    const int x_exponent = x.exponent;
+    const int64_t next = group + work.chunks;
+    me.expect(p, p.dy, group), me.expect(p, p.u, next);
+    if (kGated) me.expect(p, p.out_gate, group), me.expect(p, p.in_gate, next);
+    Pair pairs[P::kUnits][4];
+    me.transform.run(
+        x.words, gate_gradient,
+        [&](int i, Tile& spectrum) {
+          dk.save(i, spectrum);
+          if (gate_gradient) me.multiply_filter(i, spectrum);
+        },
+        [&](int i) { me.load(p.dy, i, pairs[i]); },
+        [&](int i, float(&v)[8]) {
+          const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
+          const float skip_factor = skip * power_of_two(x.exponent(i));
+          DNASM_UNROLL
+          for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + skip_factor * x.element(i, j);
+          me.multiply_by(v, pairs[i]);
+          me.store(p.dout_gate, i, v);
+        });
+    int x_exponents[P::kRows];
+    DNASM_UNROLL
+    for (int r = 0; r < P::kRows; ++r) x_exponents[r] = x.exponents[r];
+
     me.template gather<kGated>(x, p.dy, p.out_gate);  // from here on x holds g
-    const float factor = power_of_two(x.exponent + me.filter_exponent), own = power_of_two(x.exponent);
-    const float dk_factor = power_of_two(x.exponent + x_exponent);
-    const auto u = me.row(p.u), gate = me.row(kGated ? p.in_gate : p.u);
-    const auto du = me.row(p.du.data ? p.du : p.dy), dgate = me.row(kGated ? p.din_gate : p.u);
     me.transform.run(
         x.words, true,
         [&](int i, Tile& spectrum) {
-          dk.accumulate(i, spectrum, dk_factor, first);
-          multiply<true>(spectrum, me.filter_re(i), me.filter_im(i));
-          return true;
+          dk.accumulate(i, spectrum, power_of_two(x.exponent(i) + x_exponents[P::row_of(i)]), first);
+          me.multiply_conjugate(i, spectrum);
         },
+        [&](int i) { me.load(p.u, i, pairs[i]); },
         [&](int i, float(&v)[8]) {
+          const float factor = power_of_two(x.exponent(i) + me.filter_exponent), own = power_of_two(x.exponent(i));
           float a[8], product[8];
-          me.load(u, i, a);
+          Pair factors[4];
+          if (x_gated) me.load(p.in_gate, i, factors);
+          me.widen(pairs[i], a);
           DNASM_UNROLL
           for (int j = 0; j < 8; ++j) {
             const float g = x.element(i, j) * own;
             v[j] = v[j] * factor + skip * g;  // dx
             product[j] = g * a[j];
           }
-          if (kGated && p.din_gate.data) {
+          if (x_gated) {
+            float dgate[8];
             DNASM_UNROLL
-            for (int j = 0; j < 8; ++j) a[j] *= v[j];
-            me.store(dgate, i, a);
-          }
-          if (kGated && p.in_gate.data) {
-            me.load(gate, i, a);
-            DNASM_UNROLL
-            for (int j = 0; j < 8; ++j) v[j] *= a[j], product[j] *= a[j];
+            for (int j = 0; j < 8; ++j) dgate[j] = a[j] * v[j];
+            if (p.din_gate.data) me.store(p.din_gate, i, dgate);
+            me.multiply_by(v, factors);
+            me.multiply_by(product, factors);
           }
           DNASM_UNROLL
           for (int j = 0; j < 8; ++j) skip_sum += product[j];
-          if (p.du.data) me.store(du, i, v);
+          if (p.du.data) me.store(p.du, i, v);
         });
     first = false;
   }
@@ -255,8 +288,9 @@ DNASM_KERNEL(P::kThreads, Backward<P>::kBlocksPerSm) backward_kernel(const Param
   dk.finish();
   DNASM_UNROLL
   for (int mask = 16; mask; mask /= 2) skip_sum += shuffle_xor(skip_sum, mask);
-  float* skip_sums = work.partial + static_cast<int64_t>(p.channels) * work.chunks * P::kSequences * Backward<P>::kPartialFloats;
-  if (lane == 0) skip_sums[(static_cast<int64_t>(me.channel) * work.chunks + me.chunk) * P::kWarps + me.warp] = skip_sum;
+  const int64_t blocks = p.channels * work.chunks;
+  float* skip_sums = work.partial + blocks * P::kTeams * B::kPartialFloats;
+  if (lane == 0) skip_sums[static_cast<int64_t>(block_index()) * P::kWarps + me.warp] = skip_sum;
 }
 
 }  // namespace dnasm

@@ -7,7 +7,8 @@
 // m1, e(n2 (M + 1/4) / (R1 R2)); one twiddle e(r (M + 1/4) / L), r = n mod 256, follows. So the 1/4 stays outside.
 //
 // The inner 16 x 16 stages run in registers on fragments F(i, j): lane (g, q) = (lane / 4, lane % 4), word w, half h hold
-// i = g + 8 (w & 1), j = 2 q + h + 8 (w >> 1). Slot s of an inner index holds digit sigma(s) = 2 (s % 8) + s / 8, on the
+// i = g + 8 (w & 1), j = 2 q + h + 8 (w >> 1). A right operand's words stand in the order 0, 2, 1, 3: a product takes two
+// neighbouring registers. Slot s of an inner index holds digit sigma(s) = 2 (s % 8) + s / 8, on the
 // time and on the frequency side: the DFT matrix stays symmetric, and a lane's two columns are neighbours in memory.
 #pragma once
 
@@ -21,39 +22,46 @@ DNASM_SHARED_CODE int sigma_inverse(int digit) { return digit / 2 + 8 * (digit %
 // Rows of the table of DFT matrices and twiddles; a row is one Quad for each of 32 lanes.
 template <int kR1, int kR2, int kTiles>
 struct TableRows {
-  static constexpr int kDft = 0;                         // re, im, -im of the inner 16-point DFT
-  static constexpr int kFirst = 3;                       // stage 1 and the last stage: 4 rows, or 1 below radix 16
-  static constexpr int kInner = 7;                       // twiddle between the inner stages: re, im
-  static constexpr int kMiddle = 9;                      // for each m1, radix 8 as a real 16 x 16 matrix; then the way back
+  static constexpr int kDft = 0;         // re, im, -im of the inner 16-point DFT, as a left operand
+  static constexpr int kDftRight = 3;    // and as a right one
+  static constexpr int kFirst = 6;       // stage 1 (left) and the last stage (right): 4 rows, or 1 below radix 16
+  static constexpr int kInner = 10;      // twiddle between the inner stages: re, im
+  static constexpr int kMiddle = 12;     // for each m1, radix 8 as a real 16 x 16 matrix; then the way back
   static constexpr int kOuterForward = kMiddle + 2 * kR1;           // the twiddle, in the order of the stage before it
   static constexpr int kOuterInverse = kOuterForward + 2 * kTiles;  // and in the order of the inner stages' output
   static constexpr int kRows = kOuterInverse + 2 * kTiles;
 };
 
-template <int kL>
+// Measured on an H200: a warp wants two tiles in flight, and few warps to wait for.
+DNASM_SHARED_CODE int default_warps(int length) { return length >= 16384 ? 16 : length >= 8192 ? 8 : 4; }
+DNASM_SHARED_CODE int default_blocks(int warps) { return 16 / warps; }  // 16 warps an SM leave 128 registers a thread
+
+template <int kL, int kWarpsOfBlock = default_warps(kL), int kBlocks = default_blocks(kWarpsOfBlock)>
 struct Plan {
   static_assert(kL >= 256 && kL <= 32768 && (kL & (kL - 1)) == 0);
   static constexpr int kLength = kL;
-  static constexpr bool kDirect = kL == 256;  // 16 x 16: one warp, no shared memory
+  static constexpr bool kDirect = kL == 256;  // 16 x 16: a tile is a sequence, no shared memory
   static constexpr int kR2 = kL >= 8192 ? 8 : 1;
   static constexpr int kR1 = kDirect ? 16 : kL / kR2 / 256;
   static constexpr int kStride1 = kL / kR1;
   static constexpr int kTiles = kL / 256;
   using Rows = TableRows<kR1, kR2, kTiles>;
 
-  static constexpr int kWarps = kL >= 16384 ? 16 : 8;
-  static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kBlocksPerSm = kWarps == 8 ? 2 : 1;  // 16 warps an SM leave 128 registers a thread
-  static constexpr int kSequences = kTiles < kWarps ? kWarps / kTiles : 1;  // side by side in a block
-  static constexpr int kTeam = kWarps / kSequences;                         // warps that share a sequence
-  static constexpr int kUnits = kTiles / kTeam;                             // tiles of 256 elements a warp
+  static constexpr int kWarps = kWarpsOfBlock, kThreads = 32 * kWarps, kBlocksPerSm = kBlocks;
+  static constexpr int kTeam = kTiles <= 2 ? 1 : kTiles / 2 < kWarps ? kTiles / 2 : kWarps;  // warps that share a sequence
+  static constexpr int kRows = kDirect ? 2 : 1;                                              // sequences of a team
+  static constexpr int kTeams = kWarps / kTeam, kSequences = kTeams * kRows;                 // of a block, side by side
+  static constexpr int kUnits = kRows * kTiles / kTeam;                                      // tiles of a warp
+  static_assert(kUnits % 2 == 0);
+  DNASM_SHARED_CODE static int row_of(int unit) { return kDirect ? unit : 0; }
+  DNASM_SHARED_CODE static int tile_of(int unit) { return kDirect ? 0 : unit; }
 
   // Shared memory: a tile of 16 x 16 is four 8 x 8 matrices of 128 bytes for re, four for im. Tiles and outer digits are
   // 16 bytes apart modulo 128, so neither stores of words nor ldmatrix meet a bank conflict.
   static constexpr int kTilePitch = 1040;
   static constexpr int kPitch1 = kR2 == 1 ? kTilePitch : kR2 * kTilePitch + 16;
   static constexpr int kSequenceBytes = kDirect ? 0 : kR1 * kPitch1;
-  static constexpr int kSharedBytes = kSequences * kSequenceBytes + (kDirect ? 0 : 4 * kWarps);
+  static constexpr int kSharedBytes = kDirect ? 0 : kTeams * kSequenceBytes + 16 * ((kWarps + 3) / 4);
 
   // Stage 1 and the last stage work on units of 256 elements: 16 n1 by the 16 columns of one r1, or, below radix 16,
   // 8 / R1 blocks (b) of R1 n1 by 16 columns, twice (s): r1 = 2 (p0 + b R1) + s. Both offsets are sums over the bits of u.

@@ -46,12 +46,11 @@ struct BackwardScratch {
   size_t skip_at, saved_at, bytes;
   explicit BackwardScratch(const Params& p) {
     const Work work = backward_work<P>(p);
-    partials = static_cast<int64_t>(work.chunks) * P::kSequences;
+    partials = static_cast<int64_t>(work.chunks) * P::kTeams;
     skip_partials = static_cast<int64_t>(work.chunks) * P::kWarps;
     skip_at = static_cast<size_t>(p.channels * partials) * 8 * P::kLength;
     saved_at = round_up(skip_at + static_cast<size_t>(p.channels * skip_partials) * 4);
-    const bool saves = !FilterGradient<P>::kKept;
-    bytes = saved_at + (saves ? static_cast<size_t>(p.channels * work.chunks) * 4 * P::kLength : 0);
+    bytes = saved_at + (Backward<P>::kScratchSaved ? static_cast<size_t>(p.channels * work.chunks) * 4 * P::kLength : 0);
   }
 };
 
@@ -94,7 +93,7 @@ const char* launch_backward(const Params& p) {
   const BackwardScratch<P> scratch(p);
   Work work = backward_work<P>(p);
   work.saved = reinterpret_cast<Quad*>(static_cast<char*>(p.scratch) + scratch.saved_at);
-  const LaunchShape shape{p.channels * work.chunks, P::kThreads, P::kSharedBytes, p.stream};
+  const LaunchShape shape{p.channels * work.chunks, P::kThreads, Backward<P>::kSharedBytes, p.stream};
   if (const char* text = launch(backward_kernel<P, kDtype, kFull, kGated>, shape, p, work)) return text;
   if (!p.dk && !p.dskip) return nullptr;
   const float* sums = static_cast<const float*>(p.scratch);

@@ -18,7 +18,7 @@ DNASM_DEVICE void round_to(uint32_t (&words)[4], int nt, const float (&c)[4]) {
   words[2 * nt + 1] = pack_half2(c[2], c[3]);
 }
 
-// A complex 16-point DFT over j; the inverse swaps im and -im.
+// A complex 16-point DFT over j; the inverse swaps im and -im. d: as the left operand to turn, as the right one to keep.
 template <bool kTurn, bool kInverse>
 DNASM_DEVICE void dft16(Tile& x, const DftMatrix& d) {
   const Quad& plus = kInverse ? d.neg_im : d.im;
@@ -33,10 +33,10 @@ DNASM_DEVICE void dft16(Tile& x, const DftMatrix& d) {
       mma_16816(re, minus.w, x.im[nt], x.im[nt + 2]);
       mma_16816(im, plus.w, x.re[nt], x.re[nt + 2]);
     } else {
-      mma_16816(re, x.re, d.re.w[nt], d.re.w[nt + 2]);
-      mma_16816(im, x.im, d.re.w[nt], d.re.w[nt + 2]);
-      mma_16816(re, x.im, minus.w[nt], minus.w[nt + 2]);
-      mma_16816(im, x.re, plus.w[nt], plus.w[nt + 2]);
+      mma_16816(re, x.re, d.re.w[2 * nt], d.re.w[2 * nt + 1]);
+      mma_16816(im, x.im, d.re.w[2 * nt], d.re.w[2 * nt + 1]);
+      mma_16816(re, x.im, minus.w[2 * nt], minus.w[2 * nt + 1]);
+      mma_16816(im, x.re, plus.w[2 * nt], plus.w[2 * nt + 1]);
     }
     round_to(out.re, nt, re);
     round_to(out.im, nt, im);
@@ -55,7 +55,7 @@ struct Transform {
   const Quad* tables;  // already at this lane
 
   DNASM_DEVICE Quad table(int row) const { return load_table(tables + 32 * row); }
-  DNASM_DEVICE DftMatrix dft_matrix() const { return {table(R::kDft), table(R::kDft + 1), table(R::kDft + 2)}; }
+  DNASM_DEVICE DftMatrix dft_matrix(int row = R::kDft) const { return {table(row), table(row + 1), table(row + 2)}; }
 
   // Stage 1 on a unit's words, x[2 k + h]; sums over the real n1. Without its twiddle.
   DNASM_DEVICE Tile first_product(const uint32_t (&x)[4]) const {
@@ -92,8 +92,8 @@ struct Transform {
       const Quad re = table(R::kFirst + 2), im = table(R::kFirst + 3);
       DNASM_UNROLL
       for (int nt = 0; nt < 2; ++nt) {
-        mma_16816(c[nt], first, re.w[nt], re.w[nt + 2]);
-        mma_16816(c[nt], second, im.w[nt], im.w[nt + 2]);
+        mma_16816(c[nt], first, re.w[2 * nt], re.w[2 * nt + 1]);
+        mma_16816(c[nt], second, im.w[2 * nt], im.w[2 * nt + 1]);
       }
     } else {
       const Quad b = table(R::kFirst);
@@ -135,7 +135,7 @@ struct Transform {
   template <bool kInverse>
   DNASM_DEVICE void middle() const {
     constexpr int kPasses = 2 * P::kUnits;  // (m1, row p) pairs of a warp: 8 x 16 elements each
-    DNASM_UNROLL_TWICE
+    DNASM_UNROLL_BY_FOUR
     for (int i = 0; i < kPasses; ++i) {
       const int pass = member * kPasses + i, p = pass % 16;
       char* at = sequence + pass / 16 * P::kPitch1 + p % 8 * 16 + p / 8 * 256;
@@ -158,53 +158,94 @@ struct Transform {
     }
   }
 
-  // Both inner stages of this warp's tiles; `visit(i, x)` sees tile i's spectrum. It returns whether to go back.
+  // A tile for a turn: its words in the order of a right operand, so that no register needs to move.
+  static DNASM_DEVICE void load_plane(uint32_t (&words)[4], const char* at, int lane) {
+    uint32_t r[4];
+    ldmatrix_trans(r, at + lane % 8 * 16 + lane / 8 % 2 * 256 + lane / 16 * 128);
+    words[0] = r[0], words[2] = r[1], words[1] = r[2], words[3] = r[3];
+  }
+
+  // Both inner stages of this warp's tiles, two side by side: each waits for itself less than half the time.
+  // `visit(i, x)` sees tile i's spectrum; `back`: whether to return from there.
   template <class Visit>
-  DNASM_DEVICE void inner(const Visit& visit) const {
-    DNASM_UNROLL_TWICE  // more would outgrow the instruction cache
-    for (int i = 0; i < P::kUnits; ++i) {
+  DNASM_DEVICE void inner(bool back, const Visit& visit) const {
+    DNASM_UNROLL_ONCE  // more would outgrow the instruction cache
+    for (int i = 0; i < P::kUnits; i += 2) {
       const int t = member * P::kUnits + i;
-      char* at = sequence + P::tile_bytes(t);
-      Tile x;
-      ldmatrix_trans(x.re, at + 16 * lane);
-      ldmatrix_trans(x.im, at + 16 * lane + 512);
+      Tile x[2];
+      char* at[2];
+      DNASM_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        at[k] = sequence + P::tile_bytes(t + k);
+        load_plane(x[k].re, at[k], lane);
+        load_plane(x[k].im, at[k] + 512, lane);
+        at[k] += lane / 4 * 16 + lane % 4 * 4;
+      }
       sync_warp();  // every lane has read what another one overwrites
       const DftMatrix d = dft_matrix();
       const Quad inner_re = table(R::kInner), inner_im = table(R::kInner + 1);
-      dft16<true, false>(x, d);
-      multiply<false>(x, inner_re, inner_im);
-      dft16<false, false>(x, d);
-      if (!visit(i, x)) continue;
-      dft16<true, true>(x, d);
-      multiply<true>(x, inner_re, inner_im);
-      dft16<true, true>(x, d);
-      const int row = R::kOuterInverse + 2 * t;
-      multiply<true>(x, table(row), table(row + 1));
-      at += lane / 4 * 16 + lane % 4 * 4;
       DNASM_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        const int offset = w % 2 * 256 + w / 2 * 128;
-        store_word(at + offset, x.re[w]);
-        store_word(at + offset + 512, x.im[w]);
+      for (int k = 0; k < 2; ++k) {
+        dft16<true, false>(x[k], d);
+        multiply<false>(x[k], inner_re, inner_im);
+      }
+      const DftMatrix right = dft_matrix(R::kDftRight);
+      DNASM_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        dft16<false, false>(x[k], right);
+        visit(i + k, x[k]);
+      }
+      if (!back) continue;
+      DNASM_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        dft16<true, true>(x[k], d);
+        multiply<true>(x[k], inner_re, inner_im);
+        dft16<true, true>(x[k], d);
+      }
+      DNASM_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        const int row = R::kOuterInverse + 2 * (t + k);
+        multiply<true>(x[k], table(row), table(row + 1));
+        DNASM_UNROLL
+        for (int w = 0; w < 4; ++w) {
+          const int offset = w % 2 * 256 + w / 2 * 128;
+          store_word(at[k] + offset, x[k].re[w]);
+          store_word(at[k] + offset + 512, x[k].im[w]);
+        }
       }
     }
   }
 
-  // x (units of words) -> spectrum, `visit`ed -> back: `finish(i, sums)` gets unit i's real results, where kBack or
-  // visit says so. All warps of the block call this together; shared memory is free again only after another barrier.
-  template <class Visit, class Finish>
-  DNASM_DEVICE void run(const uint32_t (&x)[P::kUnits][4], bool back, const Visit& visit, const Finish& finish) const {
+  // All that share the sequence have arrived.
+  static DNASM_DEVICE void sync_team() { P::kTeam == 1 ? sync_warp() : sync_block(); }
+
+  // x (units of words) -> spectrum, seen by `visit(i, tile)`, and if `back`, to unit i's real results, `finish(i, sums)`;
+  // `prepare(i)` comes some time before, to start loads. All warps of the block call this together; shared memory is free
+  // again only after another barrier.
+  template <class Visit, class Prepare, class Finish>
+  DNASM_DEVICE void run(const uint32_t (&x)[P::kUnits][4], bool back, const Visit& visit, const Prepare& prepare,
+                        const Finish& finish) const {
     if constexpr (P::kDirect) {
-      Tile tile = first_product(x[0]);
-      multiply<false>(tile, table(R::kOuterForward), table(R::kOuterForward + 1));
+      Tile tiles[2];
+      const DftMatrix right = dft_matrix(R::kDftRight);
+      DNASM_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        tiles[i] = first_product(x[i]);
+        multiply<false>(tiles[i], table(R::kOuterForward), table(R::kOuterForward + 1));
+        dft16<false, false>(tiles[i], right);
+        visit(i, tiles[i]);
+      }
+      if (!back) return;
+      prepare(0), prepare(1);
       const DftMatrix d = dft_matrix();
-      dft16<false, false>(tile, d);
-      if (!visit(0, tile)) return;
-      dft16<true, true>(tile, d);
-      multiply<true>(tile, table(R::kOuterInverse), table(R::kOuterInverse + 1));
-      float sums[8];
-      last_product(tile.re, tile.im, sums);
-      finish(0, sums);
+      DNASM_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        dft16<true, true>(tiles[i], d);
+        multiply<true>(tiles[i], table(R::kOuterInverse), table(R::kOuterInverse + 1));
+        float sums[8];
+        last_product(tiles[i].re, tiles[i].im, sums);
+        finish(i, sums);
+      }
     } else {
       DNASM_UNROLL
       for (int i = 0; i < P::kUnits; ++i) {
@@ -213,14 +254,16 @@ struct Transform {
         if (P::kR2 == 1) multiply<false>(tile, table(row), table(row + 1));
         store_first(i, tile);
       }
-      sync_block();
-      if constexpr (P::kR2 > 1) middle<false>(), sync_block();
-      inner(visit);
+      sync_team();
+      if constexpr (P::kR2 > 1) middle<false>(), sync_team();
+      inner(back, visit);
       if (!back) return;
-      sync_block();
-      if constexpr (P::kR2 > 1) middle<true>(), sync_block();
+      if constexpr (P::kR2 > 1) sync_team(), middle<true>();
+      prepare(0), prepare(1);
+      sync_team();
       DNASM_UNROLL
       for (int i = 0; i < P::kUnits; ++i) {
+        if (i % 2 == 0 && i + 2 < P::kUnits) prepare(i + 2), prepare(i + 3);
         uint32_t first[4], second[4];
         load_last(i, first, second);
         float sums[8];

@@ -29,9 +29,11 @@ struct TableMaker {
 
   // Half h of word w of `row`, for this lane.
   DNASM_DEVICE Entry operator()(int row, int w, int h) const {
+    const bool right = (row >= R::kDftRight && row < R::kFirst) || (P::kR1 == 16 && row >= R::kFirst + 2 && row < R::kInner);
+    if (right) w = w % 2 * 2 + w / 2;
     const int i = g + 8 * (w % 2), j = 2 * q + h + 8 * (w / 2);  // in a fragment F(i, j)
     constexpr int kBelow16 = P::kR1 == 16 ? 1 : P::kR1;          // R1 where it is below 16
-    if (row < R::kFirst) return entry(row == 0 ? 0 : row == 1 ? 1 : -1, sigma(i) * sigma(j), 16, 0.25f);
+    if (row < R::kFirst) return entry(row % 3 == 2 ? -1 : row % 3, sigma(i) * sigma(j), 16, 0.25f);
     if (row < R::kInner) {
       const int k = row - R::kFirst;
       if (P::kR1 == 16) return k < 2 ? entry(k, j * (4 * i + 1), 64, 0.25f) : entry(k - 2, i * (4 * j + 1), 64, 0.25f);

@@ -90,8 +90,7 @@ DNASM_DEVICE void ldmatrix_trans(uint32_t (&r)[4], const char* row) {
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
+               : "r"(address));  // barriers stand on both sides of every use: they keep the order
 }
 // volatile: stays where it is written; hoisted out of a loop over sequences, tables would spill.
 DNASM_DEVICE Quad load_table(const Quad* p) {
@@ -101,6 +100,8 @@ DNASM_DEVICE Quad load_table(const Quad* p) {
                : "l"(p));
   return v;
 }
+// Brings the line at p into the L2 cache.
+DNASM_DEVICE void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 DNASM_DEVICE uint32_t warp_max(uint32_t x) { return __reduce_max_sync(0xffffffffu, x); }
 DNASM_DEVICE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 // (cos, sin) of pi x
@@ -199,6 +200,7 @@ inline void ldmatrix_trans(uint32_t (&r)[4], const char* row) {
   });
 }
 inline Quad load_table(const Quad* p) { return *p; }
+inline void prefetch(const void*) {}
 
 inline uint32_t warp_max(uint32_t x) {
   host::warp_collective("warp_max", x, [](uint32_t** lanes) {

@@ -28,7 +28,8 @@ struct LaunchShape {
 #define DNASM_SHARED_CODE __host__ __device__ constexpr
 #define DNASM_KERNEL(threads, blocks_per_sm) __global__ void __launch_bounds__(threads, blocks_per_sm)
 #define DNASM_UNROLL _Pragma("unroll")
-#define DNASM_UNROLL_TWICE _Pragma("unroll 2")
+#define DNASM_UNROLL_BY_FOUR _Pragma("unroll 4")
+#define DNASM_UNROLL_ONCE _Pragma("unroll 1")
 
 namespace dnasm {
 
@@ -93,7 +94,8 @@ extern "C" void AnnotateIgnoreWritesEnd(const char*, int);
 #define DNASM_SHARED_CODE constexpr
 #define DNASM_KERNEL(threads, blocks_per_sm) void
 #define DNASM_UNROLL
-#define DNASM_UNROLL_TWICE
+#define DNASM_UNROLL_BY_FOUR
+#define DNASM_UNROLL_ONCE
 
 namespace dnasm::host {
 
