@@ -102,4 +102,6 @@ class PretrainingData(LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
+            # A loader draws a seed for its workers; from torch's global generator it would shift the model's dropout.
+            "generator": torch.Generator(),
         }

@@ -222,8 +222,9 @@ class WindowSampler:
             short: What becomes of regions shorter than the window: left out, or padded.
 
         Raises:
-            ConfigError: If a setting is out of range, some genomes have a weight and others none, or no region of a
-                genome holds a window.
+            ConfigError: If a setting is out of range, some genomes have a weight and others none, or nothing of a
+                genome is left to train on.
+            InputError: If no region of a genome holds a window.
         """
         if not 0 <= reverse_complement <= 1:
             raise ConfigError(f"data.reverse_complement is {reverse_complement}; it is a probability from 0 to 1")
@@ -239,7 +240,7 @@ class WindowSampler:
     def _refuse(source: GenomeRegions, window: int) -> None:
         if not len(source.regions):
             raise ConfigError(f"{source.path}: nothing is left to train on after include, exclude, validation and test")
-        raise ConfigError(
+        raise InputError(
             f"no training region of {source.path} holds a window of {window} bases: the longest is "
             f"{_longest([source])}; shorten data.window, or set data.short_regions to pad"
         )
@@ -311,7 +312,8 @@ def tile_windows(
         short: What becomes of regions shorter than the window: left out, or padded.
 
     Raises:
-        ConfigError: If regions are held out and none holds a window.
+        ConfigError: If no region is held out.
+        InputError: If none of them holds a window.
     """
     if at_most < 1:
         raise ConfigError(f"data.validation_windows is {at_most}; a validation reads at least 1 window")
@@ -320,7 +322,7 @@ def tile_windows(
     if not len(genome):
         if not any(len(source.regions) for source in sources):
             raise ConfigError("no regions are held out for validation; set validation or validation_bed of a genome")
-        raise ConfigError(
+        raise InputError(
             f"no held-out region gives a window of {window} bases with at most {max_n_fraction:.0%} N: the longest is "
             f"{_longest(sources)}; shorten data.window, or hold out more"
         )
