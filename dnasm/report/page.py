@@ -1,0 +1,122 @@
+"""The page: what it shows, as plain values, and the template that lays them out. No value is trusted as HTML."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A headline number."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FigureBlock:
+    """An inline SVG with what it shows."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class MarkovRow:
+    """One model in the comparison; bars show bits per base."""
+
+    label: str
+    cells: Sequence[float | None]
+    """One strand, both strands; a single value for the trained model."""
+    counted: str = ""
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class MarkovTable:
+    """The comparison on one genome's targets."""
+
+    genome: str
+    targets: int
+    rows: Sequence[MarkovRow]
+
+    def width(self, bits: float) -> float:
+        """Length of a bar in percent: the differences matter, so it does not begin at 0."""
+        known = [cell for row in self.rows for cell in row.cells if cell is not None]
+        low, high = min(known), max(known)
+        return 12 + 88 * (bits - low) / max(high - low, 1e-9)
+
+
+@dataclass(frozen=True)
+class Context:
+    """A variant in its window: the letters around it."""
+
+    before: str
+    ref: str
+    alt: str
+    after: str
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """One of the variants shown by themselves."""
+
+    contig: str
+    pos: int
+    change: str
+    llr: float
+    forward: float
+    reverse: float
+    context: Context | None
+
+
+@dataclass(frozen=True)
+class ScoreBlock:
+    """The part of the page on a score table."""
+
+    source: str
+    counts: Mapping[str, int]
+    figures: Sequence[FigureBlock]
+    lowest: Sequence[VariantRow]
+    highest: Sequence[VariantRow]
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a report shows."""
+
+    title: str
+    subtitle: str
+    facts: Sequence[Fact]
+    warnings: Sequence[str]
+    figures: Sequence[FigureBlock]
+    tables: Sequence[MarkovTable]
+    scores: ScoreBlock | None
+    settings: Mapping[str, Mapping[str, str]]
+    versions: Mapping[str, str]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def render(page: Page) -> str:
+    """Lay out one self-contained HTML document: no script, no network, every text escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = Markup  # our own SVG, which holds no text of a user
+    environment.filters["signed"] = _signed
+    return environment.get_template("page.html.jinja").render(page=page)
+
+
+def _signed(value: float) -> str:
+    """Write a score with its sign, as typesetters do; a dash where there is none."""
+    return "\N{EN DASH}" if math.isnan(value) else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")

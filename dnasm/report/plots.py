@@ -1,0 +1,160 @@
+"""The figures of a report, each as inline SVG."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from dnasm.report.svg import COLOURS, drawing, to_svg
+
+Numbers = npt.NDArray[np.float64]
+Curve = tuple[Numbers, Numbers]
+"""Steps, and bits per base at each."""
+
+_BITS = "bits per base"
+
+
+def plot_loss(train: Curve, validation: Curve, markov: Sequence[float], best: tuple[str, float] | None) -> str:
+    """Draw loss against steps, with Markov models as lines.
+
+    Args:
+        train: Means over a few steps each.
+        validation: One point for each validation.
+        markov: Bits per base of every baseline, drawn faintly.
+        best: Name and value of the strongest one, drawn clearly.
+    """
+    with drawing() as (figure, axes):
+        for bits in markov:
+            axes.axhline(bits, color=COLOURS["line"], linewidth=0.7)
+        if best is not None:
+            axes.axhline(best[1], color=COLOURS["second"], linewidth=1.2, linestyle=(0, (4, 2)), label=best[0])
+        axes.plot(*train, color=COLOURS["accent"], linewidth=0.7, alpha=0.35)
+        axes.plot(train[0], smooth(train[1]), color=COLOURS["accent"], linewidth=1.1, alpha=0.75, label="training")
+        axes.plot(*validation, color=COLOURS["ink"], marker="o", markersize=2.8, label="validation")
+        _limit(axes, np.concatenate([smooth(train[1]), validation[1], np.array(list(markov))]))
+        axes.set_xlabel("step")
+        axes.set_ylabel(_BITS)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        nats = axes.secondary_yaxis("right", functions=(_bits_to_nats, _nats_to_bits))
+        nats.set_ylabel("nats per base")
+        axes.legend(loc="upper right", fontsize=8)
+        return to_svg(figure, "loss", "Loss of training and validation against steps")
+
+
+def plot_position_loss(start: Numbers, end: Numbers, bits: Numbers, targets: Numbers) -> str:
+    """Draw the validation loss against the place in the window, on a logarithmic axis.
+
+    Args:
+        start: First place of each row, 0-based.
+        end: Its end, excluded.
+        bits: Mean bits per base there.
+        targets: Bases that the mean is over; rows are joined until there are enough for a steady mean.
+    """
+    edges, means = join_positions(start, end, bits, targets)
+    with drawing() as (figure, axes):
+        axes.stairs(means, edges, color=COLOURS["accent"], linewidth=1.8, baseline=None)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        _limit(axes, means)
+        axes.set_xlabel("bases read before (logarithmic)")
+        axes.set_ylabel(_BITS)
+        return to_svg(figure, "position", "Validation loss by the place in the window")
+
+
+def join_positions(start: Numbers, end: Numbers, bits: Numbers, targets: Numbers) -> tuple[Numbers, Numbers]:
+    """Join neighbouring rows to bins a quarter longer than what lies before, each with a 40th of all targets or more.
+
+    Returns:
+        The n + 1 edges and n means, weighted by targets; what remains at the end joins the last bin.
+    """
+    least = targets.sum() / 40
+    edges, sums, weights = [max(float(start[0]), 1.0)], [0.0], [0.0]
+    for last, value, weight in zip(end, bits, targets, strict=True):
+        sums[-1] += value * weight
+        weights[-1] += weight
+        if weights[-1] >= least and last >= 1.25 * edges[-1]:
+            edges.append(float(last))
+            sums.append(0.0)
+            weights.append(0.0)
+    if weights[-1] < least and len(sums) > 1:
+        sums[-2:], weights[-2:] = [sum(sums[-2:])], [sum(weights[-2:])]
+        edges.pop()
+    if edges[-1] < end[-1] or len(edges) == len(sums):
+        edges = [*edges[: len(sums)], float(end[-1])]
+    return np.array(edges), np.array(sums) / np.array(weights)
+
+
+def plot_score_distribution(groups: Mapping[str, Numbers]) -> str:
+    """Draw how scores are distributed, in a stack of groups.
+
+    Args:
+        groups: Name -> scores; at most three, the largest first.
+    """
+    colours = (COLOURS["accent"], COLOURS["second"], COLOURS["third"])
+    everything = np.concatenate(list(groups.values()))
+    low, high = _central_range(everything)
+    with drawing() as (figure, axes):
+        axes.hist(
+            [np.clip(values, low, high) for values in groups.values()],
+            bins=list(np.linspace(low, high, 49)),
+            stacked=True,
+            color=colours[: len(groups)],
+            label=[f"{name} ({len(values):,})" for name, values in groups.items()],
+        )
+        axes.axvline(0, color=COLOURS["ink"], linewidth=0.8)
+        axes.set_xlabel("log-likelihood ratio (nats)")
+        axes.set_ylabel("alleles")
+        axes.legend(loc="upper left", fontsize=8)
+        return to_svg(figure, "scores", "Distribution of variant scores")
+
+
+def plot_strands(forward: Numbers, reverse: Numbers) -> str:
+    """Draw both strands' scores against each other."""
+    with drawing() as (figure, axes):
+        low, high = _central_range(np.concatenate([forward, reverse]))
+        axes.axline((0, 0), slope=1, color=COLOURS["line"], linewidth=0.8)
+        axes.plot(
+            np.clip(forward, low, high), np.clip(reverse, low, high), linestyle="", marker="o", markersize=1.8,
+            markeredgewidth=0, alpha=0.45, color=COLOURS["accent"], rasterized=len(forward) > 3000,
+        )  # fmt: skip
+        axes.set_xlabel("forward strand (nats)")
+        axes.set_ylabel("reverse strand (nats)")
+        return to_svg(figure, "strands", "Scores of the forward strand against those of the reverse strand")
+
+
+def smooth(values: Numbers, window: int = 9) -> Numbers:
+    """Average each value with its neighbours; fewer of them at the ends."""
+    if len(values) < 3:
+        return values
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    low = np.maximum(places - window // 2, 0)
+    high = np.minimum(places + window // 2 + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _bits_to_nats(bits: npt.ArrayLike) -> Numbers:
+    return np.asarray(bits) * math.log(2)
+
+
+def _nats_to_bits(nats: npt.ArrayLike) -> Numbers:
+    return np.asarray(nats) / math.log(2)
+
+
+def _limit(axes: Axes, values: Numbers) -> None:
+    """Show what matters: the first steps of a run may reach far above the rest."""
+    known = values[np.isfinite(values)]
+    if known.size:
+        low, high = known.min(), np.quantile(known, 0.98)
+        margin = 0.06 * max(high - low, 0.01)
+        axes.set_ylim(low - margin, high + 2 * margin)
+
+
+def _central_range(values: Numbers) -> tuple[float, float]:
+    """Find a range around 0 that holds all but a few outliers, which are drawn at its edge."""
+    reach = max(float(np.quantile(np.abs(values), 0.998)) if values.size else 1.0, 1e-6) * 1.05
+    return (-reach, reach)
