@@ -275,10 +275,12 @@ class ScoreConfig(CommonConfig):
     """OUT.vcf, OUT.vcf.gz, OUT.tsv or OUT.parquet, or - for TSV on standard output."""
     window: int | None = None
     """Bases in a window; null: the trained length, at most 8192."""
+    grid: int = 1
+    """Windows begin at multiples of it; 1: each variant stands at its window's middle, 64: neighbours share windows."""
     strands: Literal["forward", "reverse", "mean"] = "mean"
     """Which strand's ratio fills the column llr; with mean both are computed."""
     check_ref: Literal["error", "warn", "skip"] = "error"
-    """What to do with a REF that is not what the genome holds."""
+    """A REF that is not what the genome holds: stop at the first, name it on standard error, or only count it."""
     batch_size: int | Literal["auto"] = "auto"
     """Windows in a forward call; scores do not depend on it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -310,6 +312,38 @@ class EmbedConfig(CommonConfig):
 
 
 @dataclass(kw_only=True)
+class GenerateConfig(CommonConfig):
+    """Prompt -> sequences that follow it, as FASTA, with the settings in each header."""
+
+    model: str
+    """Model directory."""
+    prompt: str
+    """Letters, or a FASTA or BED (with `--genome`) of prompts."""
+    out: str
+    """OUT.fa, OUT.fasta or OUT.fna, or - for standard output."""
+    genome: str | None = None
+    """FASTA that a BED of prompts speaks of."""
+    n: int = 1
+    """Sequences for each prompt."""
+    length: int = 100
+    """Bases in a sequence, at most; with the prompt they must fit the model's longest input."""
+    temperature: float = 1.0
+    """Below 1 likely bases become likelier; 0 takes the likeliest every time."""
+    top_k: int | None = None
+    """Draw among so many of the likeliest bases alone; null: all four."""
+    top_p: float = 1.0
+    """Draw among the likeliest bases that together have this probability alone."""
+    stop: list[str] = field(default_factory=list)
+    """A sequence ends with the first of these that it completes, as [TAA, TAG, TGA]."""
+    include_prompt: bool = False
+    """Write the prompt in front of each sequence."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Sequences that are drawn side by side."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the model."""
+
+
+@dataclass(kw_only=True)
 class ReportConfig:
     """Run directory and score table -> one self-contained HTML page."""
 
@@ -318,7 +352,9 @@ class ReportConfig:
     out: str
     """HTML file to make."""
     scores: str | None = None
-    """Score table (.tsv, .vcf.gz or .parquet) to show beside the run."""
+    """Score table (.tsv, .vcf, .vcf.gz or .parquet) to show beside the run."""
+    genome: str | None = None
+    """FASTA that the scores speak of; null: the one that the record beside the score table names."""
     force: bool = False
     """Replace an output that exists."""
     quiet: bool = False
