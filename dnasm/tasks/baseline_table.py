@@ -28,6 +28,10 @@ class BaselineRow:
     counted: int
     """Bases that were counted, on both strands if both were."""
 
+    @property
+    def name(self) -> str:
+        return f"order {self.order}, {'both strands' if self.strands == 'both' else 'one strand'}"
+
 
 def markov_rows(corpus: Corpus, genomes: Sequence[str], max_order: int) -> list[BaselineRow]:
     """Fit and score Markov models of order 0 to `max_order` on one strand and on both.

@@ -1,6 +1,7 @@
 """`dnasm export`: a run directory or one of its checkpoints -> a model directory, ours or in HyenaDNA's format."""
 
 import sys
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -76,9 +77,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give a run directory, or a .ckpt file of one")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # a foreign file; what follows says it better
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"{path}: cannot read this checkpoint: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: cannot read this checkpoint: {reason}") from error
     header = state.get("dnasm") if isinstance(state, dict) else None
     if not isinstance(header, dict) or header.get("schema_version") != CHECKPOINT_SCHEMA:
         raise InputError(f"{path}: no checkpoint of this dnasm; HyenaDNA's and H3's come in through `dnasm import`")

@@ -94,8 +94,7 @@ def run(config: PretrainConfig) -> None:
     rows = markov_rows(plan.corpus, plan.genomes, config.trainer.markov_orders)
     if rows:
         best = best_baseline(rows)
-        where = f"order {best.order}, {best.strands} strands" if best.strands == "both" else f"order {best.order}"
-        _say(f"Markov baselines fitted: the best is {where}, {best.bits_per_base:.4f} bits per base", config)
+        _say(f"Markov baselines fitted: the best is {best.name}, {best.bits_per_base:.4f} bits per base", config)
     outcome = _train(plan)
     write_text(plan.run / "baselines.json", baselines_json(rows, plan.genomes, outcome.best, outcome.best_step))
     export_checkpoint(plan.run / "checkpoints/best.ckpt", plan.run / "model")
@@ -140,6 +139,8 @@ def _check_settings(config: PretrainConfig, device: torch.device) -> None:
          f"trainer.patience is {trainer.patience}; it must be at least 1, or null"),
         (config.optim.clip_norm <= 0, f"optim.clip_norm is {config.optim.clip_norm}; it must be above 0"),
         (config.optim.lr <= 0, f"optim.lr is {config.optim.lr}; it must be above 0"),
+        (min(data.batch_size, data.windows_per_epoch, data.validation_windows) < 1,
+         "data.batch_size, data.windows_per_epoch and data.validation_windows must be at least 1"),
         (data.num_workers < 0, f"data.num_workers is {data.num_workers}; it is at least 0"),
         (device.type == "cpu" and trainer.devices > 1, f"trainer.devices is {trainer.devices}; the CPU takes one"),
         (trainer.markov_orders > 12, f"trainer.markov_orders is {trainer.markov_orders}; 12 is the highest"),
@@ -232,7 +233,7 @@ def _require_below(outcome: Fit, rows: Sequence[BaselineRow]) -> None:
     if not outcome.best.bits_per_base < strongest.bits_per_base:
         raise BaselineNotBeaten(
             f"the best checkpoint has {outcome.best.bits_per_base:.4f} bits per base on {outcome.best.targets:,} "
-            f"targets, the Markov model of order {strongest.order} ({strongest.strands} strand) has "
+            f"targets, the Markov model of {strongest.name} has "
             f"{strongest.bits_per_base:.4f} on the same: train longer or on more "
             "data, or set trainer.require_below_markov false"
         )

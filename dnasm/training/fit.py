@@ -119,6 +119,7 @@ def _trainer(
         val_check_interval=config.validate_every * config.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
+        log_every_n_steps=1,  # nothing goes through Lightning's own logging; this keeps it from warning
         deterministic=config.deterministic,
         use_distributed_sampler=False,  # the data module reads a rank's own batches
         enable_checkpointing=False,

@@ -3,6 +3,7 @@
 import csv
 import math
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ class MetricsCsv(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Write nothing: `config.yaml` holds them."""
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = metrics | {"step": step}
+    def log_metrics(self, metrics: Mapping[str, float | int], step: int | None = None) -> None:
+        row = {**metrics, "step": step}
         self._append([_text(row.get(column)) for column in self._columns])
 
     def _append(self, cells: list[str]) -> None:
@@ -45,7 +46,7 @@ class MetricsCsv(Logger):
             csv.writer(file, lineterminator="\n").writerow(cells)
 
 
-def _text(value: float | None) -> str:
+def _text(value: float | int | None) -> str:
     """All digits of a float, so that two runs can be compared to the last; nothing for a value that is not there."""
     return "" if value is None else repr(value)
 

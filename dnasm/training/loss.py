@@ -110,11 +110,6 @@ class RunningMean:
     def add(self, value: Tensor) -> None:
         self._values.append(value.detach())
 
-    @property
-    def latest(self) -> float:
-        """What was added last; nan if it has been taken."""
-        return self._values[-1].item() if self._values else math.nan
-
     def take(self) -> float:
         """Return the mean and start again; nan if nothing was added."""
         values: Sequence[Tensor] = self._values

@@ -9,19 +9,21 @@ from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from dnasm.training.loss import RunningMean
 from dnasm.training.module import Pretraining
 
 _SECONDS_BETWEEN_LINES = 15.0
-_SMOOTHING = 0.95
+_SECONDS_BETWEEN_FRAMES = 0.5
 
 
 class TrainingProgress(Callback):
-    """Steps, tokens a second, bits per base of training (smoothed) and of the last validation, time left."""
+    """Steps, tokens a second, bits per base of training (since the last line) and of the last validation, time left."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._told = time.monotonic()
-        self._bits = math.nan
+        self._recent = RunningMean()
+        self._training = math.nan
         self._validation = math.nan
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
@@ -33,21 +35,16 @@ class TrainingProgress(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, Pretraining)
-        quiet = self._bar is None and time.monotonic() - self._told < _SECONDS_BETWEEN_LINES
-        if not quiet or batch_idx % 10 == 0:  # reading the loss waits for the GPU, so not at every step
-            bits = outputs["loss"].item() * trainer.accumulate_grad_batches / math.log(2)
-            self._bits = bits if math.isnan(self._bits) else _SMOOTHING * self._bits + (1 - _SMOOTHING) * bits
-        if self._bar is not None:
-            done = module.schedule.progress(trainer.global_step, module.clock.seconds)
-            self._bar.update(self._bar.task_ids[0], completed=done, description=self._status(trainer, module))
-        elif not quiet:
-            self._line(trainer, module)
+        self._recent.add(outputs["loss"] * trainer.accumulate_grad_batches)  # Lightning divided it for the sum
+        pause = _SECONDS_BETWEEN_LINES if self._bar is None else _SECONDS_BETWEEN_FRAMES
+        if time.monotonic() - self._told >= pause:
+            self._tell(trainer, module)
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         assert isinstance(module, Pretraining)
         if module.validation is not None and not trainer.sanity_checking:
             self._validation = module.validation.bits_per_base
-            self._line(trainer, module)
+            self._tell(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
         self._stop()
@@ -60,9 +57,14 @@ class TrainingProgress(Callback):
             self._bar.stop()
             self._bar = None
 
-    def _line(self, trainer: Trainer, module: Pretraining) -> None:
+    def _tell(self, trainer: Trainer, module: Pretraining) -> None:
         self._told = time.monotonic()
-        if self._bar is None and trainer.is_global_zero:
+        recent = self._recent.take() / math.log(2)
+        self._training = self._training if math.isnan(recent) else recent
+        if self._bar is not None:
+            done = module.schedule.progress(trainer.global_step, module.clock.seconds)
+            self._bar.update(self._bar.task_ids[0], completed=done, description=self._status(trainer, module))
+        elif trainer.is_global_zero:
             print(self._status(trainer, module), file=sys.stderr, flush=True)
 
     def _status(self, trainer: Trainer, module: Pretraining) -> str:
@@ -71,6 +73,6 @@ class TrainingProgress(Callback):
         left = int(seconds * (1 - done) / max(done, 1e-9))
         return (
             f"step {trainer.global_step:,}, {module.tokens_seen / seconds:,.0f} tokens/s, "
-            f"bits per base {self._bits:.4f} training, {self._validation:.4f} validation, "
+            f"bits per base {self._training:.4f} training, {self._validation:.4f} validation, "
             f"{left // 60}:{left % 60:02d} left"
         ).replace("nan", "-")
