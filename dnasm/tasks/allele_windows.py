@@ -77,24 +77,25 @@ def _common_prefix(a: str, b: str) -> int:
     return length
 
 
-def place_window(change: Change, contig_length: int, window: int) -> tuple[int, int]:
+def place_window(change: Change, contig_length: int, window: int, grid: int = 1) -> tuple[int, int]:
     """Find where the windows of a change start on its contig, and their length.
 
-    The first changed base stands at index `window // 2`. At a contig's end the window moves inwards, so far that
-    both alleles fill it; a contig shorter than the window is taken whole, less what a deletion removes.
+    The first changed base stands at index `window // 2`, or up to `grid - 1` later: the start is rounded down to a
+    multiple of `grid`, so that neighbours share it. At a contig's end the window moves inwards, so far that both
+    alleles fill it; a contig shorter than the window is taken whole, less what a deletion removes.
 
     Returns:
         Start on the contig (0-based) and length, at most `window`.
     """
     spare = max(0, -change.growth)  # a deletion's window reaches this much further along the contig
-    start = min(change.start - window // 2, contig_length - window - spare)
-    start = max(0, start)
+    centred = (change.start - window // 2) // grid * grid
+    start = max(0, min(centred, contig_length - window - spare))
     return start, max(0, min(window, contig_length - spare - start))
 
 
-def cut_windows(read: ReadBases, contig_length: int, change: Change, window: int) -> WindowPair:
+def cut_windows(read: ReadBases, contig_length: int, change: Change, window: int, grid: int = 1) -> WindowPair:
     """Read the windows of both alleles on the forward strand; what is missing on the far side is flank."""
-    start, length = place_window(change, contig_length, window)
+    start, length = place_window(change, contig_length, window, grid)
     flank_end = start + length + max(0, -change.growth)
     bases = read(start, flank_end)
     first = change.start - start
@@ -102,16 +103,16 @@ def cut_windows(read: ReadBases, contig_length: int, change: Change, window: int
     return WindowPair(bases[:length], edited[:length], first)
 
 
-def cut_windows_reverse(read: ReadBases, contig_length: int, change: Change, window: int) -> WindowPair:
+def cut_windows_reverse(read: ReadBases, contig_length: int, change: Change, window: int, grid: int = 1) -> WindowPair:
     """Read the windows of both alleles as the reverse strand reads them."""
 
     def read_mirrored(start: int, end: int) -> Tokens:
         return vocabulary.reverse_complement(read(contig_length - end, contig_length - start))
 
-    return cut_windows(read_mirrored, contig_length, change.mirrored(contig_length), window)
+    return cut_windows(read_mirrored, contig_length, change.mirrored(contig_length), window, grid)
 
 
-def room(change: Change, contig_length: int, window: int) -> int:
+def room(change: Change, contig_length: int, window: int, grid: int = 1) -> int:
     """Count the bases from the first changed one to the window's end: a longer allele cannot be seen whole."""
-    start, length = place_window(change, contig_length, window)
+    start, length = place_window(change, contig_length, window, grid)
     return length - (change.start - start)

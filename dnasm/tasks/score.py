@@ -31,6 +31,7 @@ def score_variants(
     genome: Genome | str | PathLike[str],
     *,
     window: int | None = None,
+    grid: int = 1,
     strands: Strands = "mean",
     check_ref: CheckRef = "error",
     batch_size: BatchSize = "auto",
@@ -46,6 +47,8 @@ def score_variants(
         variants: A VCF, VCF.gz, BCF or table file, `chr17:43045705:T:C`, or an iterable of such texts and `Variant`s.
         genome: What the coordinates speak of; contig names match with and without `chr`.
         window: Bases in a window; None: what the model was built for, at most 8192.
+        grid: Windows begin at multiples of it: 1 puts each variant at its window's middle, 64 lets neighbours share
+            windows, which are then read once.
         strands: Which strand's ratio fills the column `llr`; `mean` computes both.
         check_ref: What to do with a REF that the genome does not hold: `error` stops at the first, `warn` names it on
             standard error, `skip` only counts it; both leave the row without a score.
@@ -61,7 +64,9 @@ def score_variants(
     Source: Nguyen et al. 2024 (Evo), equal windows for both alleles as in Brixi et al. 2025 (Evo 2).
     """
     opened = genome if isinstance(genome, Genome) else Genome(genome)
-    scorer = VariantScorer(model, opened, window=window, strands=strands, check_ref=check_ref, batch_size=batch_size)
+    scorer = VariantScorer(
+        model, opened, window=window, grid=grid, strands=strands, check_ref=check_ref, batch_size=batch_size
+    )
     table = ScoreTable.concatenate(scorer.score(read_alleles(variants)))
     require_known_contigs(table.counts(), opened)
     return table
@@ -112,6 +117,7 @@ def _make_scorer(config: ScoreConfig) -> VariantScorer:
         load(config.model, config.device, config.dtype),
         Genome(config.genome, quiet=config.quiet),
         window=config.window,
+        grid=config.grid,
         strands=config.strands,
         check_ref=config.check_ref,
         batch_size=config.batch_size,
@@ -120,7 +126,9 @@ def _make_scorer(config: ScoreConfig) -> VariantScorer:
 
 def _score(scorer: VariantScorer, config: ScoreConfig, suffix: str, total: int | None) -> Counter[str]:
     counts: Counter[str] = Counter()
-    command = f"dnasm score --model {config.model} --window {scorer.window} --strands {config.strands}"
+    command = (
+        f"dnasm score --model {config.model} --window {scorer.window} --grid {config.grid} --strands {config.strands}"
+    )
     with ExitStack() as stack:
         reader = stack.enter_context(read_vcf(config.variants)) if is_vcf(config.variants) else None
         if reader is not None:

@@ -33,6 +33,7 @@ class VariantScorer:
         genome: Genome,
         *,
         window: int | None = None,
+        grid: int = 1,
         strands: Strands = "mean",
         check_ref: CheckRef = "error",
         batch_size: BatchSize = "auto",
@@ -42,6 +43,9 @@ class VariantScorer:
         check_choice("check_ref", check_ref, get_args(CheckRef))
         self.runner = BatchRunner(model, batch_size)
         self.window = pick_window(model, window)
+        if not 1 <= grid <= max(1, self.window // 4):
+            raise ConfigError(f"grid is {grid}; it must be from 1 to a quarter of the window of {self.window} bases")
+        self._grid = grid
         self.checker = VariantChecker(genome, check_ref)
         self.genome = genome
         cut = {"forward": cut_windows, "reverse": cut_windows_reverse}
@@ -87,14 +91,14 @@ class VariantScorer:
         length = self.genome.contigs[verdict.contig]
         change = find_change(allele.pos - 1, allele.ref.upper(), allele.alt.upper())
         longer = max(change.end - change.start, len(change.alternate))
-        spaces = [room(c, length, self.window) for c in (change, change.mirrored(length))]
+        spaces = [room(c, length, self.window, self._grid) for c in (change, change.mirrored(length))]
         if length < 2 or longer > min(spaces):
             reason = (
                 f"the longer allele changes {longer:,} bases, a window of {self.window:,} has room for {min(spaces):,}"
             )
             return Verdict("unsupported", reason if length > 1 else "the contig has a single base", True), {}
         read = partial(self.genome.tokens, verdict.contig)
-        windows = {strand: cut(read, length, change, self.window) for strand, cut in self._cut.items()}
+        windows = {strand: cut(read, length, change, self.window, self._grid) for strand, cut in self._cut.items()}
         blind = [strand for strand, pair in windows.items() if pair.first == 0]
         if blind:
             note = f"the contig begins with it on the {blind[0]} strand, where its own probability is not scored"

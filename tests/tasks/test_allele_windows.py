@@ -64,6 +64,13 @@ def test_a_deletion_at_the_end_still_has_flank_for_both() -> None:
     assert alternate.endswith(CONTIG[-2:])
 
 
+def test_a_grid_lets_neighbours_share_a_window() -> None:
+    starts = [place_window(find_change(start, "A", "C"), 1000, 64, 16)[0] for start in range(100, 160)]
+    assert {start % 16 for start in starts} == {0}
+    assert all(start <= place - 32 < start + 16 for place, start in zip(range(100, 160), starts, strict=True))
+    assert place_window(find_change(999, "A", "C"), 1000, 64, 16) == (936, 64)
+
+
 def test_a_short_contig_is_taken_whole_less_what_is_deleted() -> None:
     assert place_window(find_change(3, "G", "A"), len(CONTIG), 1000) == (0, len(CONTIG))
     assert place_window(find_change(3, CONTIG[3:6], "G"), len(CONTIG), 1000) == (0, len(CONTIG) - 2)

@@ -97,6 +97,22 @@ def test_a_larger_batch_takes_fewer_forward_calls(genome: Genome) -> None:
     assert calls[0] > 6 * calls[1] > 6 * calls[2]
 
 
+def test_a_grid_shares_reference_windows(genome: Genome) -> None:
+    variants = [f"c:{pos}:{SEQUENCE[pos - 1]}:{'A' if SEQUENCE[pos - 1] != 'A' else 'C'}" for pos in range(401, 417)]
+    calls = []
+    for grid in (1, 16):
+        model = Composition()
+        table = score_variants(model, variants, genome, window=64, grid=grid, strands="forward", batch_size=1)
+        calls.append(model.calls)
+        np.testing.assert_allclose(
+            table.llr, [_log_ratio(ref, alt) for ref, alt in zip(table.ref, table.alt, strict=True)], atol=1e-6
+        )
+    assert calls[0] == 32
+    assert calls[1] in (17, 18)  # the 16 neighbours share one or two reference windows
+    with pytest.raises(ConfigError, match="quarter"):
+        score_variants(Composition(), variants, genome, window=64, grid=17)
+
+
 def test_equal_windows_are_read_once(genome: Genome) -> None:
     ref = SEQUENCE[449]
     model = Composition()
