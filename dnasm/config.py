@@ -284,7 +284,9 @@ class ScoreConfig(CommonConfig):
     batch_size: int | Literal["auto"] = "auto"
     """Windows in a forward call; scores do not depend on it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the forward call; likelihoods are summed in float64."""
+    """Precision of the forward call; likelihoods are summed in float64. bfloat16 is tried beside float32 first."""
+    strict: bool = False
+    """Refuse a precision that changes the order of scores."""
 
 
 @dataclass(kw_only=True)

@@ -9,13 +9,14 @@ from pathlib import Path
 from torch import nn
 
 from dnasm.config import ScoreConfig
-from dnasm.errors import InputError
+from dnasm.errors import ConfigError, InputError
 from dnasm.genome import Genome
 from dnasm.genome.vcf import VcfReader, read_vcf
 from dnasm.models.checkpoint import load
 from dnasm.ops import set_backend
 from dnasm.tasks.forward_batches import BatchSize
 from dnasm.tasks.new_file import STANDARD_OUTPUT, check_new_file, refuse_same_file
+from dnasm.tasks.precision_guard import measure_drift
 from dnasm.tasks.progress import Meter
 from dnasm.tasks.run_record import now, write_run_json
 from dnasm.tasks.score_output import SUFFIXES, AnnotatedVcf, open_sink, require_parquet
@@ -98,7 +99,9 @@ def run(config: ScoreConfig) -> None:
     refuse_same_file(config.out, config.variants, config.genome)
     require_parquet(suffix)
     total = count_alleles(config.variants)
-    scorer = _make_scorer(config)
+    if config.dtype != "float32":
+        _guard_precision(config, total)
+    scorer = _make_scorer(config, config.dtype, config.check_ref)
     if config.dry_run:
         _check_only(scorer, config, total)
         return
@@ -111,15 +114,27 @@ def run(config: ScoreConfig) -> None:
         write_run_json(Path(f"{config.out}.run.json"), config, inputs=[*files, weights], counts=record, started=started)
 
 
-def _make_scorer(config: ScoreConfig) -> VariantScorer:
+def _guard_precision(config: ScoreConfig, total: int | None) -> None:
+    """Say whether a narrow dtype would change ranks, and stop there with `strict`."""
+    if total is None:
+        _say("standard input is read once, so the effect of --dtype on ranks is not checked", config)
+        return
+    exact, narrow = (_make_scorer(config, dtype, "skip") for dtype in ("float32", config.dtype))
+    drift = measure_drift(exact, narrow, read_alleles(config.variants))
+    if drift.swapped and config.strict:
+        raise ConfigError(f"--dtype {config.dtype}: {drift}; take float32, or leave --strict out")
+    _say(f"{'warning: ' if drift.swapped else ''}in {config.dtype} {drift} beside float32", config)
+
+
+def _make_scorer(config: ScoreConfig, dtype: str, check_ref: CheckRef) -> VariantScorer:
     set_backend(config.conv_backend)
     return VariantScorer(
-        load(config.model, config.device, config.dtype),
+        load(config.model, config.device, dtype),
         Genome(config.genome, quiet=config.quiet),
         window=config.window,
         grid=config.grid,
         strands=config.strands,
-        check_ref=config.check_ref,
+        check_ref=check_ref,
         batch_size=config.batch_size,
     )
 
