@@ -9,13 +9,13 @@ using ChosenBack = Plan<DNASM_LENGTH, DNASM_LENGTH == 8192 ? 16 : Chosen::kWarps
 constexpr int kChosen = DNASM_DTYPE;
 
 const char* run_forward(const Params& p) {
-  if (!full_rows(p, DNASM_LENGTH)) return launch_forward<Chosen, kChosen, false, true>(p);
+  if (!full_rows<Chosen>(p)) return launch_forward<Chosen, kChosen, false, true>(p);
   if (p.in_gate.data || p.out_gate.data) return launch_forward<Chosen, kChosen, true, true>(p);
   return launch_forward<Chosen, kChosen, true, false>(p);
 }
 
 const char* run_backward(const Params& p) {
-  if (!full_rows(p, DNASM_LENGTH)) return launch_backward<ChosenBack, kChosen, false, true>(p);
+  if (!full_rows<ChosenBack>(p)) return launch_backward<ChosenBack, kChosen, false, true>(p);
   if (p.in_gate.data || p.out_gate.data) return launch_backward<ChosenBack, kChosen, true, true>(p);
   return launch_backward<ChosenBack, kChosen, true, false>(p);
 }

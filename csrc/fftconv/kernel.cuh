@@ -9,17 +9,20 @@
 
 namespace dnasm {
 
+// The rows of one tensor that a team meets at once.
+template <class P, int kDtype, bool kFull>
+struct TeamRows {
+  Row<kDtype, kFull> row[P::kRows];
+};
+
 // What a thread knows before it meets a sequence.
 template <class P, int kDtype, bool kFull>
 struct Worker {
-  using RowOf = Row<kDtype, kFull>;
+  using Set = TeamRows<P, kDtype, kFull>;
   using E = Element<kDtype>;
   using Pair = typename E::Pair;
   Transform<P> transform;
-  uint32_t* maxima;
   int warp, team, channel, chunk, column;
-  int64_t batch_row[P::kRows];
-  int length[P::kRows];
   const Quad* filter;  // this lane's spectrum words of this warp's first tile
   int filter_exponent;
 
@@ -27,36 +30,34 @@ struct Worker {
     const int lane = thread_index() % 32;
     warp = thread_index() / 32, team = warp / P::kTeam;
     channel = block_index() / work.chunks, chunk = block_index() % work.chunks;
-    char* shared = dynamic_shared();
-    transform = {lane, warp % P::kTeam, shared + team * P::kSequenceBytes, work.layout.tables(p) + lane};
-    maxima = reinterpret_cast<uint32_t*>(shared + P::kTeams * P::kSequenceBytes);
-    column = P::lane_column(lane) + (P::kDirect ? 0 : P::unit_column(transform.member * P::kUnits));
+    transform = {lane, warp % P::kTeam, dynamic_shared() + team * P::kSequenceBytes, work.layout.tables(p) + lane};
+    column = P::lane_column(lane) + (P::kDirect ? 0 : P::unit_column(transform.first_tile()));
     filter = reinterpret_cast<const Quad*>(work.layout.channel(p, channel)) + first_tile() * 64 + lane;
     filter_exponent = work.layout.exponents(p)[channel];
   }
-  DNASM_DEVICE int first_tile() const { return P::kDirect ? 0 : transform.member * P::kUnits; }
+  DNASM_DEVICE int first_tile() const { return P::kDirect ? 0 : transform.first_tile(); }
   DNASM_DEVICE int64_t sequence(int64_t group, int row) const {
     return group * P::kSequences + team * P::kRows + row;
   }
-  DNASM_DEVICE void choose(const Params& p, int64_t group) {
+  DNASM_DEVICE Set rows(const Params& p, const Rows& tensor, int64_t group) const {
+    Set set;
     DNASM_UNROLL
     for (int r = 0; r < P::kRows; ++r) {
       const int64_t b = sequence(group, r);
-      const bool there = P::kSequences == 1 || b < p.batch;  // the last group may be ragged
-      batch_row[r] = there ? b : 0, length[r] = there ? static_cast<int>(p.length) : 0;
+      const bool there = kFull || b < p.batch;  // the last group may be ragged
+      typename E::Scalar* at = static_cast<typename E::Scalar*>(tensor.data);
+      if (at && there) at += b * tensor.stride_b + channel * tensor.stride_d + column;
+      set.row[r] = {at, there ? static_cast<int>(p.length) - column : 0};
     }
+    return set;
   }
-  DNASM_DEVICE RowOf row(const Rows& rows, int unit) const {
-    return RowOf(rows, batch_row[P::row_of(unit)], channel, length[P::row_of(unit)]);
-  }
-  DNASM_DEVICE int offset(int unit, int word) const {
-    return column + P::unit_column(P::tile_of(unit)) + P::word_column(word);
+  static DNASM_DEVICE int offset(int unit, int word) {
+    return P::unit_column(P::tile_of(unit)) + P::word_column(word);
   }
   // A unit's pairs as they stand, and as eight numbers in the order of sums.
-  DNASM_DEVICE void load(const Rows& rows, int unit, Pair (&pairs)[4]) const {
-    const RowOf a = row(rows, unit);
+  static DNASM_DEVICE void load(const Set& set, int unit, Pair (&pairs)[4]) {
     DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) pairs[w] = a.load(offset(unit, w));
+    for (int w = 0; w < 4; ++w) pairs[w] = set.row[P::row_of(unit)].load(offset(unit, w));
   }
   static DNASM_DEVICE void widen(const Pair (&pairs)[4], float (&v)[8]) {
     DNASM_UNROLL
@@ -68,70 +69,77 @@ struct Worker {
     DNASM_UNROLL
     for (int i = 0; i < 8; ++i) v[i] *= factor[i];
   }
-  DNASM_DEVICE void store(const Rows& rows, int unit, const float (&v)[8]) const {
-    const RowOf a = row(rows, unit);
+  static DNASM_DEVICE void store(const Set& set, int unit, const float (&v)[8]) {
     DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) a.store(offset(unit, w), E::pack(v[sum_index(w, 0)], v[sum_index(w, 1)]));
+    for (int w = 0; w < 4; ++w)
+      set.row[P::row_of(unit)].store(offset(unit, w), E::pack(v[sum_index(w, 0)], v[sum_index(w, 1)]));
   }
-  // Bring the rows that the same warps meet in `group` into the L2 cache, if there are any.
-  DNASM_DEVICE void expect(const Params& p, const Rows& rows, int64_t group) const {
+  // Bring the rows that the same warps meet in `group` into the L2 cache, if there are any: a line a lane.
+  DNASM_DEVICE void expect(const Params& p, const Rows& tensor, int64_t group) const {
     constexpr int kLine = 128 / sizeof(typename E::Scalar);
+    const int n = (transform.member * 32 + transform.lane) * kLine;
     DNASM_UNROLL
     for (int r = 0; r < P::kRows; ++r) {
       const int64_t b = sequence(group, r);
-      if (!rows.data || b >= p.batch) continue;
-      const RowOf next(rows, b, channel, static_cast<int>(p.length));
-      for (int n = (transform.member * 32 + transform.lane) * kLine; n < P::kLength; n += P::kTeam * 32 * kLine)
-        next.prefetch_line(n);
+      if (tensor.data && b < p.batch && n < p.length)
+        prefetch(static_cast<typename E::Scalar*>(tensor.data) + b * tensor.stride_b + channel * tensor.stride_d + n);
     }
+  }
+  DNASM_DEVICE Operand<P> operand() const {
+    Operand<P> x;
+    char* shared = dynamic_shared();
+    x.parked = reinterpret_cast<Quad*>(shared + P::kWordsAt) + first_tile() * 32 + transform.lane;
+    x.parked_exponents = reinterpret_cast<uint32_t*>(shared + P::kExponentsAt) + first_tile() * 32 + transform.lane;
+    return x;
   }
   // x = rows, times gate where there is one.
   template <bool kGated>
-  DNASM_DEVICE void gather(Operand<P>& x, const Rows& rows, const Rows& gate) const {
+  DNASM_DEVICE void gather(Operand<P>& x, const Params& p, const Rows& tensor, const Rows& gate, int64_t group) const {
     const bool gated = kGated && gate.data;
-    gather_row(x, maxima, team * P::kTeam, [&](int unit, float(&v)[8]) {
+    const Set a = rows(p, tensor, group), b = rows(p, kGated ? gate : tensor, group);
+    gather_row(x, reinterpret_cast<uint32_t*>(dynamic_shared() + P::kMaximaAt), team * P::kTeam, [&](int unit, float(&v)[8]) {
       Pair pairs[4], factors[4];
-      load(rows, unit, pairs);
-      if (gated) load(gate, unit, factors);
+      load(a, unit, pairs);
+      if (gated) load(b, unit, factors);
       widen(pairs, v);
       if (gated) multiply_by(v, factors);
     });
   }
+  template <bool kConjugate>
   DNASM_DEVICE void multiply_filter(int unit, Tile& x) const {
     const int at = P::tile_of(unit) * 64;
-    multiply<false>(x, load_table(filter + at), load_table(filter + at + 32));
-  }
-  DNASM_DEVICE void multiply_conjugate(int unit, Tile& x) const {
-    const int at = P::tile_of(unit) * 64;
-    multiply<true>(x, load_table(filter + at), load_table(filter + at + 32));
+    multiply<kConjugate>(x, load_table(filter + at), load_table(filter + at + 32));
   }
 };
 
 template <class P, int kDtype, bool kFull, bool kGated>
 DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const Work work) {
-  Worker<P, kDtype, kFull> me(p, work);
+  using W = Worker<P, kDtype, kFull>;
+  const W me(p, work);
   const float skip = p.skip ? p.skip[me.channel] : 0.0f;
   const bool gated = kGated && p.out_gate.data;
+  Operand<P> x = me.operand();
   for (int64_t group = me.chunk; group < work.groups; group += work.chunks) {
-    me.choose(p, group);
-    Operand<P> x;
-    me.template gather<kGated>(x, p.u, p.in_gate);
+    me.template gather<kGated>(x, p, p.u, p.in_gate, group);
     const int64_t next = group + work.chunks;
     me.expect(p, p.u, next);
     if (kGated) me.expect(p, p.in_gate, next), me.expect(p, p.out_gate, next);
-    typename Worker<P, kDtype, kFull>::Pair factors[P::kUnits][4];
+    const auto gate = me.rows(p, kGated ? p.out_gate : p.y, group), y = me.rows(p, p.y, group);
+    typename W::Pair factors[2][4];
     me.transform.run(
-        x.words, true, [&](int i, Tile& spectrum) { me.multiply_filter(i, spectrum); },
-        [&](int i) {
-          if (gated) me.load(p.out_gate, i, factors[i]);
+        [&](int i) { return x.words(i); }, true,
+        [&](int i, Tile& spectrum) { me.template multiply_filter<false>(i, spectrum); },
+        [&](int i, int k) {
+          if (gated) me.load(gate, i, factors[k]);
         },
-        [&](int i, float(&v)[8]) {
+        [&](int i, int k, float(&v)[8]) {
           const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
-          const float skip_factor = skip * power_of_two(x.exponent(i));
+          float passed[8];
+          x.elements(i, skip, passed);
           DNASM_UNROLL
-          for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + skip_factor * x.element(i, j);
-          if (gated) me.multiply_by(v, factors[i]);
-          me.store(p.y, i, v);
+          for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + passed[j];
+          if (gated) me.multiply_by(v, factors[k]);
+          me.store(y, i, v);
         });
   }
 }
@@ -223,64 +231,68 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
   float skip_sum = 0;
   bool first = true;
 
+  Operand<P> x = me.operand();
   for (int64_t group = me.chunk; group < work.groups; group += work.chunks) {
-    me.choose(p, group);
-    Operand<P> x;
-    me.template gather<kGated>(x, p.u, p.in_gate);
+    me.template gather<kGated>(x, p, p.u, p.in_gate, group);
     const int64_t next = group + work.chunks;
     me.expect(p, p.dy, group), me.expect(p, p.u, next);
     if (kGated) me.expect(p, p.out_gate, group), me.expect(p, p.in_gate, next);
-    Pair pairs[P::kUnits][4];
-    me.transform.run(
-        x.words, gate_gradient,
-        [&](int i, Tile& spectrum) {
-          dk.save(i, spectrum);
-          if (gate_gradient) me.multiply_filter(i, spectrum);
-        },
-        [&](int i) { me.load(p.dy, i, pairs[i]); },
-        [&](int i, float(&v)[8]) {
-          const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
-          const float skip_factor = skip * power_of_two(x.exponent(i));
-          DNASM_UNROLL
-          for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + skip_factor * x.element(i, j);
-          me.multiply_by(v, pairs[i]);
-          me.store(p.dout_gate, i, v);
-        });
+    Pair pairs[2][4];
+    {
+      const auto dy = me.rows(p, p.dy, group), gradient = me.rows(p, kGated ? p.dout_gate : p.dy, group);
+      me.transform.run(
+          [&](int i) { return x.words(i); }, gate_gradient,
+          [&](int i, Tile& spectrum) {
+            dk.save(i, spectrum);
+            if (gate_gradient) me.template multiply_filter<false>(i, spectrum);
+          },
+          [&](int i, int k) { me.load(dy, i, pairs[k]); },
+          [&](int i, int k, float(&v)[8]) {
+            const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
+            float passed[8];
+            x.elements(i, skip, passed);
+            DNASM_UNROLL
+            for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + passed[j];
+            me.multiply_by(v, pairs[k]);
+            me.store(gradient, i, v);
+          });
+    }
     int x_exponents[P::kRows];
     DNASM_UNROLL
-    for (int r = 0; r < P::kRows; ++r) x_exponents[r] = x.exponents[r];
+    for (int r = 0; r < P::kRows; ++r) x_exponents[r] = x.exponent(r);  // a unit of row r is unit r
 
-    me.template gather<kGated>(x, p.dy, p.out_gate);  // from here on x holds g
+    me.template gather<kGated>(x, p, p.dy, p.out_gate, group);  // from here on x holds g
+    const auto u = me.rows(p, p.u, group), gate = me.rows(p, kGated ? p.in_gate : p.u, group);
+    const auto du = me.rows(p, p.du, group), dgate = me.rows(p, kGated ? p.din_gate : p.u, group);
     me.transform.run(
-        x.words, true,
+        [&](int i) { return x.words(i); }, true,
         [&](int i, Tile& spectrum) {
           dk.accumulate(i, spectrum, power_of_two(x.exponent(i) + x_exponents[P::row_of(i)]), first);
-          me.multiply_conjugate(i, spectrum);
+          me.template multiply_filter<true>(i, spectrum);
         },
-        [&](int i) { me.load(p.u, i, pairs[i]); },
-        [&](int i, float(&v)[8]) {
-          const float factor = power_of_two(x.exponent(i) + me.filter_exponent), own = power_of_two(x.exponent(i));
-          float a[8], product[8];
+        [&](int i, int k) { me.load(u, i, pairs[k]); },
+        [&](int i, int k, float(&v)[8]) {
+          const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
+          float a[8], g[8];
           Pair factors[4];
-          if (x_gated) me.load(p.in_gate, i, factors);
-          me.widen(pairs[i], a);
+          if (x_gated) me.load(gate, i, factors);
+          me.widen(pairs[k], a);
+          x.elements(i, 1.0f, g);
           DNASM_UNROLL
           for (int j = 0; j < 8; ++j) {
-            const float g = x.element(i, j) * own;
-            v[j] = v[j] * factor + skip * g;  // dx
-            product[j] = g * a[j];
+            v[j] = v[j] * factor + skip * g[j];  // dx
+            g[j] *= a[j];
           }
           if (x_gated) {
-            float dgate[8];
             DNASM_UNROLL
-            for (int j = 0; j < 8; ++j) dgate[j] = a[j] * v[j];
-            if (p.din_gate.data) me.store(p.din_gate, i, dgate);
+            for (int j = 0; j < 8; ++j) a[j] *= v[j];
+            if (p.din_gate.data) me.store(dgate, i, a);
             me.multiply_by(v, factors);
-            me.multiply_by(product, factors);
+            me.multiply_by(g, factors);
           }
           DNASM_UNROLL
-          for (int j = 0; j < 8; ++j) skip_sum += product[j];
-          if (p.du.data) me.store(p.du, i, v);
+          for (int j = 0; j < 8; ++j) skip_sum += g[j];
+          if (p.du.data) me.store(du, i, v);
         });
     first = false;
   }

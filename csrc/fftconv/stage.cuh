@@ -54,6 +54,7 @@ struct Transform {
   char* sequence;      // shared memory
   const Quad* tables;  // already at this lane
 
+  DNASM_DEVICE int first_tile() const { return member * P::kUnits; }
   DNASM_DEVICE Quad table(int row) const { return load_table(tables + 32 * row); }
   DNASM_DEVICE DftMatrix dft_matrix(int row = R::kDft) const { return {table(row), table(row + 1), table(row + 2)}; }
 
@@ -105,7 +106,7 @@ struct Transform {
   }
 
   DNASM_DEVICE void store_first(int i, const Tile& x) const {
-    const int g = lane / 4, q = lane % 4, u = member * P::kUnits;
+    const int g = lane / 4, q = lane % 4, u = first_tile();
     char* at = sequence + g % P::kR1 * P::kPitch1 + (P::kR1 == 16 ? 0 : g / P::kR1 * P::kR1 * 16) + q * 4 +
                P::unit_bytes(u) + P::unit_bytes(i);
     DNASM_UNROLL
@@ -117,7 +118,7 @@ struct Transform {
   }
 
   DNASM_DEVICE void load_last(int i, uint32_t (&first)[4], uint32_t (&second)[4]) const {
-    const int u = member * P::kUnits;
+    const int u = first_tile();
     const char* at = sequence + P::unit_bytes(u) + P::unit_bytes(i) + lane / 8 % 2 * 128;
     if (P::kR1 == 16) {
       at += (lane % 8 + lane / 16 * 8) * P::kPitch1;
@@ -171,7 +172,7 @@ struct Transform {
   DNASM_DEVICE void inner(bool back, const Visit& visit) const {
     DNASM_UNROLL_ONCE  // more would outgrow the instruction cache
     for (int i = 0; i < P::kUnits; i += 2) {
-      const int t = member * P::kUnits + i;
+      const int t = first_tile() + i;
       Tile x[2];
       char* at[2];
       DNASM_UNROLL
@@ -219,56 +220,64 @@ struct Transform {
   // All that share the sequence have arrived.
   static DNASM_DEVICE void sync_team() { P::kTeam == 1 ? sync_warp() : sync_block(); }
 
-  // x (units of words) -> spectrum, seen by `visit(i, tile)`, and if `back`, to unit i's real results, `finish(i, sums)`;
-  // `prepare(i)` comes some time before, to start loads. All warps of the block call this together; shared memory is free
-  // again only after another barrier.
-  template <class Visit, class Prepare, class Finish>
-  DNASM_DEVICE void run(const uint32_t (&x)[P::kUnits][4], bool back, const Visit& visit, const Prepare& prepare,
+  // words(i), unit i's operand -> spectrum, seen by `visit(i, tile)`, and if `back`, to unit i's real results,
+  // `finish(i, k, sums)`; `prepare(i, k)` comes some time before, to start loads. Units go in pairs, k = i % 2. All warps of
+  // the block call this together; shared memory is free again only after another barrier.
+  template <class Words, class Visit, class Prepare, class Finish>
+  DNASM_DEVICE void run(const Words& words, bool back, const Visit& visit, const Prepare& prepare,
                         const Finish& finish) const {
     if constexpr (P::kDirect) {
       Tile tiles[2];
       const DftMatrix right = dft_matrix(R::kDftRight);
+      const Quad forward_re = table(R::kOuterForward), forward_im = table(R::kOuterForward + 1);
       DNASM_UNROLL
       for (int i = 0; i < 2; ++i) {
-        tiles[i] = first_product(x[i]);
-        multiply<false>(tiles[i], table(R::kOuterForward), table(R::kOuterForward + 1));
+        tiles[i] = first_product(words(i).w);
+        multiply<false>(tiles[i], forward_re, forward_im);
         dft16<false, false>(tiles[i], right);
         visit(i, tiles[i]);
       }
       if (!back) return;
-      prepare(0), prepare(1);
+      prepare(0, 0), prepare(1, 1);
       const DftMatrix d = dft_matrix();
+      const Quad inverse_re = table(R::kOuterInverse), inverse_im = table(R::kOuterInverse + 1);
       DNASM_UNROLL
       for (int i = 0; i < 2; ++i) {
         dft16<true, true>(tiles[i], d);
-        multiply<true>(tiles[i], table(R::kOuterInverse), table(R::kOuterInverse + 1));
+        multiply<true>(tiles[i], inverse_re, inverse_im);
         float sums[8];
         last_product(tiles[i].re, tiles[i].im, sums);
-        finish(i, sums);
+        finish(i, i, sums);
       }
     } else {
-      DNASM_UNROLL
-      for (int i = 0; i < P::kUnits; ++i) {
-        Tile tile = first_product(x[i]);
-        const int row = R::kOuterForward + 2 * (member * P::kUnits + i);
-        if (P::kR2 == 1) multiply<false>(tile, table(row), table(row + 1));
-        store_first(i, tile);
+      DNASM_UNROLL_ONCE
+      for (int i = 0; i < P::kUnits; i += 2) {
+        DNASM_UNROLL
+        for (int k = 0; k < 2; ++k) {
+          Tile tile = first_product(words(i + k).w);
+          const int row = R::kOuterForward + 2 * (first_tile() + i + k);
+          if (P::kR2 == 1) multiply<false>(tile, table(row), table(row + 1));
+          store_first(i + k, tile);
+        }
       }
       sync_team();
       if constexpr (P::kR2 > 1) middle<false>(), sync_team();
       inner(back, visit);
       if (!back) return;
       if constexpr (P::kR2 > 1) sync_team(), middle<true>();
-      prepare(0), prepare(1);
+      if (P::kUnits == 2) prepare(0, 0), prepare(1, 1);
       sync_team();
-      DNASM_UNROLL
-      for (int i = 0; i < P::kUnits; ++i) {
-        if (i % 2 == 0 && i + 2 < P::kUnits) prepare(i + 2), prepare(i + 3);
-        uint32_t first[4], second[4];
-        load_last(i, first, second);
-        float sums[8];
-        last_product(first, second, sums);
-        finish(i, sums);
+      DNASM_UNROLL_ONCE
+      for (int i = 0; i < P::kUnits; i += 2) {
+        if (P::kUnits > 2) prepare(i, 0), prepare(i + 1, 1);
+        DNASM_UNROLL
+        for (int k = 0; k < 2; ++k) {
+          uint32_t first[4], second[4];
+          load_last(i + k, first, second);
+          float sums[8];
+          last_product(first, second, sums);
+          finish(i + k, k, sums);
+        }
       }
     }
   }
