@@ -14,6 +14,7 @@ _PUBLIC = {
     "Variant": "dnasm.genome",
     "load": "dnasm.models.checkpoint",
     "embed": "dnasm.tasks.embed",
+    "generate": "dnasm.tasks.generate",
     "log_likelihood": "dnasm.tasks.likelihood",
     "score_variants": "dnasm.tasks.score",
     "ops": "dnasm.ops",

@@ -55,13 +55,6 @@ VERBS = {
         "genomes -> run directory with checkpoints, metrics and the exported best model",
         "dnasm pretrain --config dnasm:configs/demo.yaml --out runs/mine --dry-run",
     ),
-    "import": Verb(
-        "ImportConfig",
-        "convert",
-        "HyenaDNA or H3 checkpoint -> model directory",
-        "dnasm import hyenadna hyenadna-tiny-1k-seqlen/weights.ckpt --out models/hyenadna-tiny-1k",
-        ("kind", "path"),
-    ),
     "export": Verb(
         "ExportConfig",
         "export",
@@ -72,7 +65,8 @@ VERBS = {
         "ImportConfig",
         "convert",
         "HyenaDNA or H3 checkpoint -> model directory",
-        "dnasm import hyenadna hyenadna-tiny-1k-seqlen --out models/hyenadna-tiny-1k",
+        "dnasm export --run runs/demo --format hyenadna --out demo-hyenadna && "
+        "dnasm import hyenadna demo-hyenadna --out demo-imported",
         ("kind", "path"),
     ),
     "score": Verb(
@@ -87,6 +81,12 @@ VERBS = {
         "regions or sequences -> one vector each",
         "dnasm embed --model runs/demo/model --genome dnasm:data/yeast_r64.fa.gz "
         "--regions dnasm:data/yeast_chrVIII_genes.bed --out genes.npz",
+    ),
+    "generate": Verb(
+        "GenerateConfig",
+        "generate",
+        "prompt -> sequences that follow it, as FASTA",
+        "dnasm generate --model runs/demo/model --prompt ACGTTGCA --n 2 --length 60 --out -",
     ),
     "report": Verb(
         "ReportConfig",

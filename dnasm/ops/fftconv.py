@@ -2,6 +2,7 @@
 
 from jaxtyping import Float, Int
 from torch import Tensor, is_autocast_enabled
+from torch.amp import is_autocast_available
 
 from dnasm.ops import backends, registration
 from dnasm.ops.operands import PRECISIONS, Operands, check
@@ -66,7 +67,8 @@ def fftconv(
         k.check(bidirectional)
         values, k = k.values, k.k
     op = Operands(u, k, in_gate, out_gate, skip, cu_seqlens, bidirectional, values, precision)
-    check(op, autocast=is_autocast_enabled(u.device.type))
+    device = u.device.type
+    check(op, autocast=is_autocast_available(device) and is_autocast_enabled(device))
     return registration.fftconv(
         u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, backends.check_name(backend), precision
     )
