@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 
 from dnasm import config as presets
 from dnasm.config import FLOAT_WITHOUT_POINT, ModelConfig
-from dnasm.errors import ConfigError, InputError
+from dnasm.errors import ConfigError
 from dnasm.resources import locate
 
 Config = TypeVar("Config")
@@ -305,10 +305,7 @@ def _located(config: Config) -> Config:
             return [walk(item) for item in value]
         return str(locate(value)) if isinstance(value, str) and value.startswith("dnasm:") else value
 
-    try:
-        return walk(config)
-    except FileNotFoundError as error:
-        raise InputError(str(error)) from error
+    return walk(config)
 
 
 def _has_model(config: type[Any]) -> bool:

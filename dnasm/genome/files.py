@@ -54,10 +54,7 @@ def input_path(path: str | PathLike[str]) -> Path:
     Raises:
         InputError: If dnasm ships no such file.
     """
-    try:
-        return locate(Path(path) if isinstance(path, PathLike) else path)
-    except FileNotFoundError as error:
-        raise InputError(str(error)) from None
+    return locate(Path(path) if isinstance(path, PathLike) else path)
 
 
 def check_regular(path: Path) -> os.stat_result:
