@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dnasm.errors import BackendUnavailable
 from dnasm.ops import cpu, reference, rightangle
-from dnasm.ops.operands import BACKENDS, Operands
+from dnasm.ops.operands import BACKENDS, GRADIENTS, Operands
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -31,6 +31,8 @@ class Call:
     """`forward` or `backward`; `short` for the short convolution."""
     work: int
     """Elements transformed, padding included: rows times tiles times the plan's length."""
+    plan: int = 0
+    """Length of the longest transform, where the backend chooses one."""
 
 
 @contextmanager
@@ -94,6 +96,8 @@ def choose(op: Operands, name: str) -> str:
 def forward(op: Operands, backend: str) -> Tensor:
     """Run the convolution on the backend that was asked for."""
     chosen = choose(op, backend)
+    if op.u.numel() == 0:
+        return torch.empty_like(op.u, memory_format=torch.contiguous_format)
     if chosen == "cpu":
         return _cpu_forward(op)
     note(Call(chosen, "torch", "forward", op.u.numel()))
@@ -103,6 +107,9 @@ def forward(op: Operands, backend: str) -> Tensor:
 def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...], backend: str) -> list[Tensor | None]:
     """Run its gradient: for u, k, in_gate, out_gate and skip, None where not needed."""
     chosen = choose(op, backend)
+    if op.u.numel() == 0:
+        tensors = (getattr(op, name) for name in GRADIENTS)
+        return [torch.zeros_like(t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)]
     if chosen == "cpu":
         return _cpu_backward(op, dy, needs)
     note(Call(chosen, "torch", "backward", op.u.numel()))
@@ -124,7 +131,7 @@ def _cpu_forward(op: Operands) -> Tensor:
         note(Call("cpu", "torch", "forward", op.u.numel()))
         return rightangle.forward(op)
     plans = cpu.groups(op)
-    note(Call("cpu", "native", "forward", cpu.work(op, plans)))
+    note(Call("cpu", "native", "forward", cpu.work(op, plans), max(plans)))
     return cpu.forward(op, plans)
 
 
@@ -133,7 +140,7 @@ def _cpu_backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Ten
         note(Call("cpu", "torch", "backward", op.u.numel()))
         return rightangle.backward(op, dy, needs)
     plans = cpu.groups(op)
-    note(Call("cpu", "native", "backward", cpu.work(op, plans)))
+    note(Call("cpu", "native", "backward", cpu.work(op, plans), max(plans)))
     return cpu.backward(op, dy, needs, plans)
 
 
