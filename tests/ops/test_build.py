@@ -111,9 +111,8 @@ def test_two_processes_build_once(cache: Path, compiler: Path, root: Path) -> No
 def test_a_lock_that_is_held_too_long_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "LOCK_SECONDS", 0.2)
     path = build.library_path(SMALL, build.cache_folder())
-    with build._locked(path):
-        with pytest.raises(BackendUnavailable, match="another process"):
-            build.ensure(SMALL)
+    with build._locked(path), pytest.raises(BackendUnavailable, match="another process"):
+        build.ensure(SMALL)
 
 
 def test_no_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
