@@ -10,6 +10,7 @@ import pytest
 
 from dnasm.errors import InputError
 from dnasm.genome import Genome, Interval
+from dnasm.genome.store import prepare
 from tests.genome.naive import letters_of, parse_fasta, tokens_of
 
 TEXT = b">one\nACGTNNac\ngtRN\n>two\nTTTTgggg\n"
@@ -92,6 +93,13 @@ def test_pickle_reads_the_same_store(genome: Genome, monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="changed since this program opened it"):
         pickle.loads(packed)
     assert list(tmp_path.glob(".*")) == []  # and a worker builds nothing
+
+
+def test_a_store_that_was_built_otherwise_is_not_unpickled(genome: Genome) -> None:
+    packed = pickle.dumps(genome)
+    prepare(genome.path, rna=True)
+    with pytest.raises(InputError, match="changed since this program opened it"):
+        pickle.loads(packed)
 
 
 def test_a_relative_path_may_be_pickled(genome: Genome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

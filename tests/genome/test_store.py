@@ -309,7 +309,7 @@ def test_what_a_killed_process_left_is_swept(fa: Path) -> None:
     )
     assert killed.returncode == -signal.SIGKILL
     (left,) = [name for name in names(fa.parent) if name.endswith(".tmp")]
-    foreign = fa.parent / f".x.fa.dnasm.otherhost.1.{'0' * 8}.tmp"
+    foreign = fa.parent / f".x.fa.dnasm.otherhost.{1 << 30}.{'0' * 8}.tmp"  # no process here has that id
     foreign.mkdir()  # of another machine: it may be alive
     prepare(fa)
     assert left not in names(fa.parent)

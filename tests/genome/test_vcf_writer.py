@@ -110,6 +110,15 @@ def test_nothing_is_left_when_the_index_fails(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_output_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, bool]] = []
+    out = tmp_path / "out.vcf.gz"
+    monkeypatch.setattr(module, "sync", lambda path: synced.append((path.name.rsplit(".", 1)[-1], out.exists())))
+    with read_vcf(vcf(tmp_path, text(*RECORDS[:1]))) as reader:
+        annotate(reader, out)
+    assert synced == [("gz", False), ("tbi", True), (tmp_path.name.rsplit(".", 1)[-1], True)]
+
+
 def test_existing_output_is_kept_unless_forced(tmp_path: Path) -> None:
     (tmp_path / "out.vcf").write_text("precious")
     path = vcf(tmp_path, text(*RECORDS))
