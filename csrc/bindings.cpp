@@ -172,3 +172,123 @@ STABLE_TORCH_LIBRARY_IMPL(dnasm_cpu, CPU, m) {
     m.impl("short_backward", TORCH_BOX(&short_conv_backward));
 }
 #endif  // DNASM_CPU
+
+#ifdef DNASM_CUDA
+#include "fftconv/launch.h"
+
+// Weak: torch without CUDA lacks it, and Python loads libraries with every symbol resolved at once.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+
+namespace {
+
+using namespace dnasm;
+
+int dtype_of(const Tensor& t) {
+    switch (t.scalar_type()) {
+        case torch::headeronly::ScalarType::Float: return kFloat32;
+        case torch::headeronly::ScalarType::Half: return kFloat16;
+        case torch::headeronly::ScalarType::BFloat16: return kBfloat16;
+        case torch::headeronly::ScalarType::Double: return kFloat64;
+        default: STD_TORCH_CHECK(false, "the CUDA kernels take floating point tensors");
+    }
+}
+
+void* pointer(const Maybe& t) { return t ? t->data_ptr() : nullptr; }
+
+Rows rows(const Maybe& t) { return t ? Rows{t->data_ptr(), t->stride(0), t->stride(1)} : Rows{}; }
+
+Params params_of(const Tensor& u, const Tensor& k) {
+    Params p{};
+    p.batch = u.size(0);
+    p.channels = u.size(1);
+    p.length = u.size(2);
+    p.dtype = dtype_of(u);
+    p.precision = kFast;
+    p.u = rows(u);
+    p.filter = k.data_ptr();
+    p.filter_length = k.size(k.dim() - 1);
+    p.filter_dtype = dtype_of(k);
+    p.bidirectional = k.dim() == 3;
+    return p;
+}
+
+// Calls a launching function on the tensors' device and its current stream.
+void launch(const char* (*function)(const Params&), Params& p, const Tensor& u) {
+    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream, "this torch has no CUDA");
+    const torch::stable::accelerator::DeviceGuard guard(u.get_device_index());
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(u.get_device_index(), &p.stream));
+    const char* error = function(p);
+    STD_TORCH_CHECK(!error, error ? error : "");
+}
+
+void set_inputs(Params& p, const Maybe& in_gate, const Maybe& out_gate, const Maybe& skip, const Tensor& spectrum,
+                const Maybe& scratch) {
+    p.in_gate = rows(in_gate);
+    p.out_gate = rows(out_gate);
+    p.skip = static_cast<const float*>(pointer(skip));
+    p.spectrum = spectrum.data_ptr();
+    p.scratch = pointer(scratch);
+}
+
+std::tuple<int64_t, int64_t, int64_t> buffer_sizes(Tensor u, Tensor k) {
+    const Params p = params_of(u, k);
+    return {int64_t(spectrum_bytes(p)), int64_t(forward_scratch_bytes(p)), int64_t(backward_scratch_bytes(p))};
+}
+
+void fftconv_spectrum(Tensor u, Tensor k, Tensor spectrum) {
+    Params p = params_of(u, k);
+    p.spectrum = spectrum.data_ptr();
+    launch(filter_spectrum, p, u);
+}
+
+void fftconv_forward(Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Tensor spectrum, Maybe scratch,
+                     Tensor y) {
+    Params p = params_of(u, k);
+    set_inputs(p, in_gate, out_gate, skip, spectrum, scratch);
+    p.y = rows(y);
+    launch(forward, p, u);
+}
+
+void fftconv_backward(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Tensor spectrum,
+                      Maybe scratch, Maybe du, Maybe dk, Maybe din_gate, Maybe dout_gate, Maybe dskip) {
+    Params p = params_of(u, k);
+    set_inputs(p, in_gate, out_gate, skip, spectrum, scratch);
+    p.dy = rows(dy);
+    p.du = rows(du);
+    p.dk = static_cast<float*>(pointer(dk));
+    p.din_gate = rows(din_gate);
+    p.dout_gate = rows(dout_gate);
+    p.dskip = static_cast<float*>(pointer(dskip));
+    launch(backward, p, u);
+}
+
+int64_t plan_of(int64_t length) { return plan_length(length, kFast); }
+
+bool has_plan(int64_t plan, int64_t dtype) { return has_kernels(plan, int(dtype)); }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(dnasm_cuda, m) {
+    m.def("plan_length(int length) -> int");
+    m.def("has_kernels(int plan, int dtype) -> bool");
+    m.def("buffer_sizes(Tensor u, Tensor k) -> (int, int, int)");
+    m.def("spectrum(Tensor u, Tensor k, Tensor(a!) spectrum) -> ()");
+    m.def("forward(Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor spectrum, "
+          "Tensor(a!)? scratch, Tensor(b!) y) -> ()");
+    m.def("backward(Tensor dy, Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor spectrum, "
+          "Tensor(a!)? scratch, Tensor(b!)? du, Tensor(c!)? dk, Tensor(d!)? din_gate, Tensor(e!)? dout_gate, "
+          "Tensor(f!)? dskip) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(dnasm_cuda, CompositeExplicitAutograd, m) {
+    m.impl("plan_length", TORCH_BOX(&plan_of));
+    m.impl("has_kernels", TORCH_BOX(&has_plan));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(dnasm_cuda, CUDA, m) {
+    m.impl("buffer_sizes", TORCH_BOX(&buffer_sizes));
+    m.impl("spectrum", TORCH_BOX(&fftconv_spectrum));
+    m.impl("forward", TORCH_BOX(&fftconv_forward));
+    m.impl("backward", TORCH_BOX(&fftconv_backward));
+}
+#endif  // DNASM_CUDA

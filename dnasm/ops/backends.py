@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dnasm.errors import BackendUnavailable
-from dnasm.ops import cpu, reference, rightangle
+from dnasm.ops import cpu, cuda, reference, rightangle
 from dnasm.ops.operands import BACKENDS, GRADIENTS, Operands
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Call:
     backend: str
     """`reference`, `cpu` or `cuda`."""
     body: str
-    """Which code of that backend: `torch`, `native`."""
+    """Which code of it: `native` (our kernels) or `torch`."""
     direction: str
     """`forward` or `backward`; `short` for the short convolution."""
     work: int
@@ -81,67 +81,73 @@ def choose(op: Operands, name: str) -> str:
     name = _preferred if name == "auto" else name
     device = op.u.device.type
     if name == "auto":
-        if device == "cpu":
-            return "reference" if torch.float64 in (op.u.dtype, op.k.dtype) else "cpu"
-        if device == "cuda":
-            say_once("fftconv runs the reference on cuda: this build has no CUDA kernels")
-        return "reference"
-    if name == "cpu" and device != "cpu":
-        raise BackendUnavailable(f"backend 'cpu' was asked for, but u is on {op.u.device}: pass u.cpu() or 'auto'")
-    if name == "cuda":
-        raise BackendUnavailable("backend 'cuda' was asked for, but this build has no CUDA kernels: pass 'auto'")
+        if device not in ("cpu", "cuda") or torch.float64 in (op.u.dtype, op.k.dtype):
+            return "reference"
+        return device
+    if name in ("cpu", "cuda") and name != device:
+        raise BackendUnavailable(f"backend {name!r} was asked for, but u is on {op.u.device}: move u, or pass 'auto'")
     return name
 
 
 def forward(op: Operands, backend: str) -> Tensor:
     """Run the convolution on the backend that was asked for."""
-    chosen = choose(op, backend)
+    chosen, body = _body(op, backend)
     if op.u.numel() == 0:
         return torch.empty_like(op.u, memory_format=torch.contiguous_format)
-    if chosen == "cpu":
-        return _cpu_forward(op)
-    note(Call(chosen, "torch", "forward", op.u.numel()))
-    return reference.fftconv(op.u, op.k, in_gate=op.in_gate, out_gate=op.out_gate, skip=op.skip, **_options(op))
+    _note_run(op, chosen, body, "forward")
+    if chosen == "reference":
+        return reference.fftconv(op.u, op.k, in_gate=op.in_gate, out_gate=op.out_gate, skip=op.skip, **_options(op))
+    if body == "torch":
+        return rightangle.forward(op)
+    return cpu.forward(op, cpu.groups(op)) if chosen == "cpu" else cuda.forward(op)
 
 
 def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...], backend: str) -> list[Tensor | None]:
     """Run its gradient: for u, k, in_gate, out_gate and skip, None where not needed."""
-    chosen = choose(op, backend)
+    chosen, body = _body(op, backend)
     if op.u.numel() == 0:
         tensors = (getattr(op, name) for name in GRADIENTS)
         return [torch.zeros_like(t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)]
-    if chosen == "cpu":
-        return _cpu_backward(op, dy, needs)
-    note(Call(chosen, "torch", "backward", op.u.numel()))
-    grads = reference.fftconv_backward(dy, op.u, op.k, op.in_gate, op.out_gate, op.skip, **_options(op))
-    return [grad if need else None for grad, need in zip(grads, needs, strict=True)]
-
-
-def _has_native(op: Operands) -> bool:
-    if torch.float64 in (op.u.dtype, op.k.dtype, None if op.skip is None else op.skip.dtype):
-        return False  # the C++ kernels compute in float32
-    why = cpu.unavailable()
-    if why:
-        say_once(f"fftconv runs without its C++ kernels, more slowly: {why}")
-    return not why
-
-
-def _cpu_forward(op: Operands) -> Tensor:
-    if not _has_native(op):
-        note(Call("cpu", "torch", "forward", op.u.numel()))
-        return rightangle.forward(op)
-    plans = cpu.groups(op)
-    note(Call("cpu", "native", "forward", cpu.work(op, plans), max(plans)))
-    return cpu.forward(op, plans)
-
-
-def _cpu_backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor | None]:
-    if not _has_native(op):
-        note(Call("cpu", "torch", "backward", op.u.numel()))
+    _note_run(op, chosen, body, "backward")
+    if chosen == "reference":
+        grads = reference.fftconv_backward(dy, op.u, op.k, op.in_gate, op.out_gate, op.skip, **_options(op))
+        return [grad if need else None for grad, need in zip(grads, needs, strict=True)]
+    if body == "torch":
         return rightangle.backward(op, dy, needs)
-    plans = cpu.groups(op)
-    note(Call("cpu", "native", "backward", cpu.work(op, plans), max(plans)))
-    return cpu.backward(op, dy, needs, plans)
+    return cpu.backward(op, dy, needs, cpu.groups(op)) if chosen == "cpu" else cuda.backward(op, dy, needs)
+
+
+def _body(op: Operands, requested: str) -> tuple[str, str]:
+    """Backend and body: a device's own kernels, or the right-angle transform in plain torch."""
+    chosen = choose(op, requested)
+    if chosen == "reference" or op.u.numel() == 0:
+        return chosen, "torch"
+    if chosen == "cpu":
+        if torch.float64 in (op.u.dtype, op.k.dtype, None if op.skip is None else op.skip.dtype):
+            return chosen, "torch"  # the C++ kernels compute in float32
+        if why := cpu.unavailable():
+            say_once(f"fftconv runs without its C++ kernels, more slowly: {why}")
+        return chosen, "torch" if why else "native"
+    if cuda.wants_float32(op):
+        return chosen, "torch"
+    why = cuda.unavailable(op)
+    if why and "cuda" in (requested, _preferred):
+        raise BackendUnavailable(f"backend 'cuda' was asked for and its kernels cannot run: {why}")
+    if why:
+        say_once(f"fftconv runs through torch's FFT on {op.u.device}, more slowly: {why}")
+    return chosen, "torch" if why else "native"
+
+
+def _note_run(op: Operands, chosen: str, body: str, direction: str) -> None:
+    if not _records:
+        return
+    plan, work = 0, op.u.numel()
+    if body == "native" and chosen == "cpu":
+        plans = cpu.groups(op)
+        plan, work = max(plans), cpu.work(op, plans)
+    elif body == "native":
+        plan = cuda.plan_length(op)
+    note(Call(chosen, body, direction, work, plan))
 
 
 def _options(op: Operands) -> dict[str, Any]:

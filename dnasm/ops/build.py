@@ -1,107 +1,39 @@
-"""Compiling and loading the C++ and CUDA halves of the kernels: once per machine, then from a cache.
+"""The libraries of kernels: the CPU half, the CUDA dispatch, and the CUDA kernels of each transform length and dtype.
 
-The cache is `$DNASM_CACHE`, else `~/.cache/dnasm`. A library's folder is named by a hash of all that shapes it:
-sources, flags, compiler, torch, CUDA, architectures, and for a build that is tuned to this CPU, the CPU. It is built in
-a temporary folder beside it under a lock that dies with its process, and published by one rename: a killed build leaves
-nothing that a later one could trip over.
+`compiler` builds and loads them, each on first use; `build_cuda` builds ahead of time, `describe` says what stands.
 """
 
-import hashlib
-import logging
-import os
 import platform
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from dnasm.errors import BackendUnavailable
-from dnasm.resources import resource
+from dnasm.ops.compiler import Library, Unit, cache_folder, ensure, find_tool, library_path, load, tool_version
 
-_log = logging.getLogger(__name__)
+__all__ = [
+    "CUDA_DTYPES",
+    "CUDA_PLANS",
+    "architecture_of",
+    "build_cuda",
+    "cache_folder",
+    "cpu_library",
+    "cuda_kernels",
+    "cuda_library",
+    "describe",
+    "load",
+]
 
 TARGET_VERSION = "0x020a000000000000"
 """The stable ABI of torch 2.10, the oldest that dnasm takes: one binding serves every later torch."""
-LOCK_SECONDS = 900
+CUDA_PLANS = tuple(256 << i for i in range(8))
+"""Transform lengths that csrc/fftconv has kernels for; a test holds this against launch.cu."""
+CUDA_DTYPES = {"float16": 1, "bfloat16": 2}
+"""Dtypes with kernels, numbered as in csrc/fftconv/launch.h; float32 goes through torch's FFT."""
 _TORCH_FLAGS = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
 _LINK = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One object file: a source below `csrc/` and how to compile it."""
-
-    source: str
-    command: tuple[str, ...]
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Library:
-    """What to build: the objects, how to link them, and what beside the sources tells two builds apart."""
-
-    name: str
-    units: tuple[Unit, ...]
-    link: tuple[str, ...]
-    identity: tuple[str, ...]
-    headers: tuple[str, ...] = ()
-    takes: str = ""
-    tools: tuple[str, ...] = field(default=("g++",))
-
-
-def cache_folder() -> Path:
-    """Folder that builds are kept in: `$DNASM_CACHE`, else `~/.cache/dnasm`, or a private temporary one.
-
-    The last only where the first cannot be written and does not exist yet, with a warning.
-    """
-    chosen = os.environ.get("DNASM_CACHE")
-    folder = Path(chosen) if chosen else Path.home() / ".cache" / "dnasm"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return _spare_folder(folder, error)
-    return folder
-
-
-def _spare_folder(folder: Path, error: OSError) -> Path:
-    spare = Path(tempfile.gettempdir()) / f"dnasm-{os.getuid()}"
-    try:
-        spare.mkdir(mode=0o700, exist_ok=True)
-    except OSError as second:
-        raise BackendUnavailable(
-            f"no place for compiled kernels: {folder} ({error.strerror}), {spare} ({second.strerror}); set DNASM_CACHE"
-        ) from second
-    if spare.stat().st_uid != os.getuid():  # another user could leave code there for us to load
-        raise BackendUnavailable(f"{folder} cannot be written and {spare} is another user's; set DNASM_CACHE")
-    _log.warning("%s cannot be written (%s): compiled kernels go to %s", folder, error.strerror, spare)
-    return spare
-
-
-def find_tool(name: str) -> str:
-    """Path of a compiler or of ninja, here or beside this Python.
-
-    Raises:
-        BackendUnavailable: If there is none.
-    """
-    beside = Path(sys.executable).parent / name
-    found = shutil.which(name) or (str(beside) if os.access(beside, os.X_OK) else None)
-    if found is None:
-        raise BackendUnavailable(f"no {name} on PATH, which compiling the kernels needs; install it")
-    return found
-
-
-@lru_cache
-def _tool_version(path: str) -> str:
-    result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    return result.stdout.strip().replace("\n", " ")
 
 
 def _cpu_identity() -> str:
@@ -130,122 +62,118 @@ def cpu_library() -> Library:
     )
 
 
-def key(library: Library) -> str:
-    """Hash of everything that shapes a library; not of the Python that loads it."""
-    digest = hashlib.sha256()
-    root = resource("csrc")
-    folders = {root / Path(unit.source).parent for unit in library.units} | {root}
-    for folder in sorted(folders):
-        for path in sorted(folder.glob("*")):
-            if path.suffix in {".h", ".cpp", ".cuh", ".cu"}:
-                digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    for unit in library.units:
-        digest.update(" ".join((unit.source, *unit.command, unit.name)).encode())
-    for text in (*library.link, *library.identity, *(_tool_version(find_tool(tool)) for tool in library.tools)):
-        digest.update(text.encode() + b"\0")
-    return digest.hexdigest()[:20]
+def cuda_library() -> Library:
+    """The CUDA half without kernels: binding and dispatch, plain C++."""
+    torch_folder = Path(torch.__file__).parent
+    flags = ("-std=c++17", "-O1", "-fPIC")
+    binding = ("g++", *flags, "-DDNASM_CUDA", *_TORCH_FLAGS, f"-I{torch_folder / 'include'}")
+    return Library(
+        "cuda",
+        (
+            Unit("bindings.cpp", binding, "bindings.o"),
+            Unit("fftconv/launch.cu", ("g++", *flags, "-x", "c++"), "launch.o"),
+        ),
+        ("g++", "-shared", f"-L{torch_folder / 'lib'}", *_LINK),
+        (f"torch {torch.__version__}",),
+        exports=True,  # kernels announce themselves to the dispatch
+        takes="about 10 seconds",
+    )
 
 
-def library_path(library: Library, folder: Path) -> Path:
-    """Where a built library stands in a cache."""
-    return folder / f"{library.name}-{key(library)}" / f"libdnasm_{library.name}.so"
+def cuda_kernels(plan: int, dtype: int, architecture: str) -> Library:
+    """The kernels of one transform length and dtype for one architecture, as `sm_90`."""
+    _check_cuda_version()
+    number = architecture.removeprefix("sm_")
+    flags = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC", f"-gencode=arch=compute_{number},code=sm_{number}")
+    unit = Unit(
+        "fftconv/instance.cu", ("nvcc", *flags, f"-DDNASM_LENGTH={plan}", f"-DDNASM_DTYPE={dtype}"), "instance.o"
+    )
+    return Library(
+        f"cuda_{architecture}_{plan}_{dtype}",
+        (unit,),
+        ("nvcc", "-shared"),
+        (f"torch CUDA {torch.version.cuda}", architecture),
+        folders=("host",),
+        takes="about a minute",
+        tools=("nvcc", "g++"),
+    )
 
 
-def ensure(library: Library) -> Path:
-    """Path of a library, built now if this cache lacks it.
-
-    Raises:
-        BackendUnavailable: If it has to be built and cannot be.
-    """
-    folder = cache_folder()
-    path = library_path(library, folder)
-    if path.exists():
-        return path
-    if not os.access(folder, os.W_OK):
-        folder = _spare_folder(folder, PermissionError(13, "not writable"))
-        path = library_path(library, folder)
-    with _locked(path):
-        if not path.exists():
-            _build(library, path.parent)
-    return path
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path.parent.with_suffix(".lock"), timeout=LOCK_SECONDS)  # flock: gone with the process that held it
-    try:
-        with lock:
-            yield
-    except Timeout as error:
+def _check_cuda_version() -> None:
+    """Refuse a compiler of another major version than torch's: its runtime would ask for another driver."""
+    version = tool_version(find_tool("nvcc"))
+    found = re.search(r"release (\d+)\.", version)
+    if found is None:
+        raise BackendUnavailable(f"{find_tool('nvcc')} does not say its version: {version[:200]!r}")
+    if torch.version.cuda and found[1] != torch.version.cuda.split(".")[0]:
         raise BackendUnavailable(
-            f"another process has been building {path.parent.name} for {LOCK_SECONDS} s; see {lock.lock_file}"
-        ) from error
+            f"{find_tool('nvcc')} is CUDA {found[1]}, this torch is built for CUDA {torch.version.cuda}: "
+            "put an nvcc of the same major version first on PATH"
+        )
 
 
-def _build(library: Library, target: Path) -> None:
-    """Compile in a folder beside the target, then rename it: called under the lock, so older leftovers are dead."""
-    for dead in target.parent.glob(f".{target.name}.*"):
-        shutil.rmtree(dead, ignore_errors=True)
-    _log.warning("compiling the %s kernels, once for this machine (%s) ...", library.name, library.takes)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        output = work / f"libdnasm_{library.name}.so"
-        (work / "build.ninja").write_text(ninja_file(library, output.name))
-        result = subprocess.run([find_tool("ninja"), "-C", str(work)], capture_output=True, text=True, check=False)
-        if result.returncode != 0 or not output.exists():
-            tail = (result.stdout + result.stderr).strip()[-2000:]
-            raise BackendUnavailable(f"compiling the {library.name} kernels failed:\n{tail}")
-        (work / "build.log").write_text(result.stdout)
-        for leftover in work.glob("*.o"):
-            leftover.unlink()
-        os.replace(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+def build_cuda(
+    architectures: Sequence[str], plans: Sequence[int] = (), progress: Callable[[str], None] = print
+) -> None:
+    """Build every CUDA kernel ahead of time, as on a login node without a GPU; what is built already costs nothing.
 
-
-def ninja_file(library: Library, output: str) -> str:
-    """The build as ninja reads it."""
-    root = resource("csrc").resolve()
-
-    def quote(text: str) -> str:  # ninja's own escapes in paths; the shell's in commands
-        return text.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
-
-    def shell(words: tuple[str, ...] | list[str]) -> str:
-        return " ".join("'" + word.replace("'", "'\\''") + "'" for word in words).replace("$", "$$")
-
-    lines = []
-    for unit in library.units:
-        compiler, *flags = unit.command
-        command = shell([find_tool(compiler), *flags, f"-I{root}", "-c"])
-        lines += [f"rule {unit.name}", f"  command = {command} $in -o $out"]
-        lines += [f"build {unit.name}: {unit.name} {quote(str(root / unit.source))}"]
-    linker, *flags = library.link
-    objects = " ".join(unit.name for unit in library.units)
-    lines += ["rule link", f"  command = {shell([find_tool(linker)])} $in {shell(flags)} -o $out"]
-    lines += [f"build {output}: link {objects}", ""]
-    return "\n".join(lines)
-
-
-def load(library: Library, self_test: Callable[[], None]) -> Path:
-    """Load a library into torch, building it if need be, and try it on numbers with a known answer.
+    Args:
+        architectures: As `sm_90`; empty: of the GPU that is present.
+        plans: Transform lengths; empty: all.
+        progress: Called with a line for each library.
 
     Raises:
-        BackendUnavailable: If it cannot be built or loaded, or computes wrong numbers.
+        BackendUnavailable: If one cannot be built.
     """
-    path = ensure(library)
+    if not architectures and not torch.cuda.is_available():
+        raise BackendUnavailable("no GPU here to build for: name architectures, as --architectures '[sm_90]'")
+    chosen = architectures or [architecture_of(torch.cuda.current_device())]
+    for architecture in chosen:
+        if not re.fullmatch(r"sm_\d+[a-z]?", architecture):
+            raise BackendUnavailable(f"no architecture {architecture!r}; write it as sm_90")
+    libraries = [cuda_library()]
+    libraries += [cuda_kernels(n, t, a) for a in chosen for n in plans or CUDA_PLANS for t in CUDA_DTYPES.values()]
+    for i, library in enumerate(libraries):
+        progress(f"[{i + 1}/{len(libraries)}] {ensure(library)}")
+
+
+def architecture_of(device: int | None) -> str:
+    """Architecture of a GPU, as `sm_90`."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+def describe() -> dict[str, str]:
+    """What can be built and what is, for `dnasm doctor`: a line for each thing, with a reason where it cannot."""
+    found = {"cache": _attempt(lambda: str(cache_folder()))}
+    for tool in ("g++", "ninja", "nvcc"):
+        found[tool] = _attempt(lambda tool=tool: _version_line(find_tool(tool)))  # type: ignore[misc]
+    found["cpu kernels"] = _attempt(lambda: _state(cpu_library()))
+    if torch.cuda.is_available():
+        architecture = architecture_of(None)
+        found["cuda dispatch"] = _attempt(lambda: _state(cuda_library()))
+        for plan in CUDA_PLANS:
+            states = _attempt(
+                lambda plan=plan: ", ".join(  # type: ignore[misc]
+                    f"{name}: {_state(cuda_kernels(plan, dtype, architecture))}" for name, dtype in CUDA_DTYPES.items()
+                )
+            )
+            found[f"cuda kernels {plan}"] = states
+    return found
+
+
+def _attempt(ask: Callable[[], str]) -> str:
     try:
-        torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
-    except OSError as error:  # a damaged file: build it again, once
-        _log.warning("%s cannot be loaded (%s): compiling it again", path, error)
-        with _locked(path):
-            shutil.rmtree(path.parent, ignore_errors=True)
-            _build(library, path.parent)
-        try:
-            torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
-        except OSError as second:
-            raise BackendUnavailable(f"{path} was compiled and cannot be loaded: {second}") from second
-    try:
-        self_test()
-    except AssertionError as error:
-        raise BackendUnavailable(f"{path} computes wrong numbers here ({error}); set DNASM_CACHE elsewhere") from error
-    return path
+        return ask()
+    except BackendUnavailable as error:
+        return f"unavailable: {error}"
+
+
+def _version_line(path: str) -> str:
+    version = re.search(r"(release )?\d+\.\d+(\.\d+)?", tool_version(path))
+    return f"{path} ({version[0] if version else 'unknown version'})"
+
+
+def _state(library: Library) -> str:
+    path = library_path(library, cache_folder())
+    return f"built ({path})" if path.exists() else f"not built yet ({library.takes} on first use)"

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dnasm.ops.operands import GRADIENTS, Operands
 
-_BLOCK = 1 << 17  # complex elements in a block: 1 MB, which a core's caches hold
+_BLOCK = {"cpu": 1 << 17, "cuda": 1 << 26}
+"""Complex elements in a block: 1 MB, which a core's caches hold; half a gigabyte on a GPU, for large launches."""
 
 
 def _twist(n: int, length: int, like: Tensor) -> Tensor:
@@ -48,10 +49,12 @@ def _wide(op: Operands) -> torch.dtype:
     return torch.float64 if torch.float64 in (op.u.dtype, op.k.dtype) else torch.float32
 
 
-def _blocks(b: int, d: int, length: int) -> list[tuple[slice, slice]]:
-    """Slices of channels, then of rows within them, of at most `_BLOCK` elements where one row allows it."""
-    channels = max(1, min(d, _BLOCK // length))
-    rows = max(1, _BLOCK // (length * channels))
+def _blocks(u: Tensor, length: int) -> list[tuple[slice, slice]]:
+    """Slices of rows and of channels, row by row within a channel's, of `_BLOCK` elements where one row allows it."""
+    b, d = u.shape[:2]
+    most = _BLOCK.get(u.device.type, _BLOCK["cuda"])
+    channels = max(1, min(d, most // length))
+    rows = max(1, most // (length * channels))
     return [
         (slice(i, min(i + rows, b)), slice(c, min(c + channels, d)))
         for c in range(0, d, channels)
@@ -68,7 +71,7 @@ def forward(op: Operands) -> Tensor:
     wide, y = _wide(op), torch.empty(op.u.shape, dtype=op.u.dtype, device=op.u.device)
     for start, end in op.pieces():
         n, piece = end - start, slice(start, end)
-        for rows, channels in _blocks(op.u.shape[0], op.u.shape[1], n):
+        for rows, channels in _blocks(op.u, n):
             x = op.u[rows, channels, piece].to(wide) * _part(op.in_gate, rows, channels, piece, wide)
             spectrum = filter_values(op.k[channels].to(wide), n, op.bidirectional)
             part = inverse(transform(x, n) * spectrum, n)
@@ -88,7 +91,7 @@ def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor |
         for name, need in zip(GRADIENTS, needs, strict=True)
     }
     for start, end in op.pieces():
-        for rows, channels in _blocks(op.u.shape[0], op.u.shape[1], end - start):
+        for rows, channels in _blocks(op.u, end - start):
             _backward_block(op, dy, grads, (rows, channels, slice(start, end)), wide)
     return [None if grad is None else grad.to(getattr(op, name).dtype) for name, grad in grads.items()]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dnasm.ops import cpu
+from dnasm.ops import cpu, cuda
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +52,11 @@ def spectrum(k: Tensor, length: int, *, bidirectional: bool = False) -> Spectrum
         raise TypeError(f"k is {k.dtype}; it must be floating point: k.float()")
     if length < 1:
         raise ValueError(f"a spectrum is for signals of at least 1 position, got length {length}")
-    known = k.device.type == "cpu" and k.dtype != torch.float64 and not torch.compiler.is_compiling()
-    values = cpu.spectrum(k.detach(), length, bidirectional) if known and not cpu.unavailable() else None
+    values = None if torch.compiler.is_compiling() else _values(k.detach(), length, bidirectional)
     return Spectrum(k, length, bidirectional, values, k._version)
+
+
+def _values(k: Tensor, length: int, bidirectional: bool) -> Tensor | None:
+    if k.device.type == "cpu" and k.dtype != torch.float64 and not cpu.unavailable():
+        return cpu.spectrum(k, length, bidirectional)
+    return cuda.spectrum(k, length) if k.device.type == "cuda" else None

@@ -1,211 +1,71 @@
-"""Builds that are killed, raced, broken or not possible: the right answer or a clear error, never a hang.
+"""The libraries that are built, and what is said about them."""
 
-The compiler is a script that stands before the real one on PATH: it counts, waits or fails as a test wants.
-"""
-
-import logging
-import os
-import signal
-import stat
+import re
 import subprocess
-import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from dnasm.errors import BackendUnavailable
-from dnasm.ops import build
-
-SMALL = build.Library(
-    "small",
-    (build.Unit("cpu/plan.cpp", ("g++", "-std=c++17", "-O0", "-fPIC"), "plan.o"),),
-    ("g++", "-shared"),
-    ("a test",),
-    takes="a second",
-)
-
-CHILD = """
-import sys
-from dnasm.ops import build
-from tests.ops.test_build import SMALL
-print(build.ensure(SMALL))
-"""
+from dnasm.ops import build, compiler
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "a cache: with $ and 'quotes'"
-    monkeypatch.setenv("DNASM_CACHE", str(folder))
-    return folder
+def test_the_plans_are_those_of_the_dispatch(root: Path) -> None:
+    text = (root / "csrc/fftconv/launch.cu").read_text()
+    smallest, count = (re.search(rf"{name} = (\d+)", text) for name in ("kSmallestPlan", "kPlans"))
+    assert smallest is not None
+    assert count is not None
+    assert tuple(int(smallest[1]) << i for i in range(int(count[1]))) == build.CUDA_PLANS
+    header = (root / "csrc/fftconv/launch.h").read_text()
+    for name, number in (("kFloat16", "float16"), ("kBfloat16", "bfloat16")):
+        assert f"{name} = {build.CUDA_DTYPES[number]}" in header
 
 
-@pytest.fixture
-def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder whose g++ notes each call in `calls` and runs `before.sh`, then the real one."""
-    folder, real = tmp_path / "bin", build.find_tool("g++")
-    folder.mkdir()
-    script = folder / "g++"
-    script.write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] || echo call >> "{folder}/calls"\n'
-        f'[ "$1" = --version ] || . "{folder}/before.sh"\nexec {real} "$@"\n'
-    )
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    (folder / "before.sh").write_text("")
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
+def test_the_cuda_dispatch_compiles_links_and_loads_without_cuda(root: Path) -> None:
+    assert not torch.cuda.is_available() or torch.version.cuda
+    compiler.load(build.cuda_library(), lambda: None)
+    assert [torch.ops.dnasm_cuda.plan_length(n) for n in (1, 257, 1 << 40)] == [256, 512, 0]
+    assert "Tensor(b!) y" in str(torch.ops.dnasm_cuda.forward.default._schema)
 
 
-def _calls(compiler: Path) -> int:
-    return len((compiler / "calls").read_text().splitlines())
+def test_architectures_are_checked() -> None:
+    with pytest.raises(BackendUnavailable, match="sm_90"):
+        build.build_cuda(["hopper"])
+    if not torch.cuda.is_available():
+        with pytest.raises(BackendUnavailable, match="no GPU here"):
+            build.build_cuda([])
 
 
-def _child(root: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD], cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+def test_kernels_are_built_ahead_of_time_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        compiler.find_tool("nvcc")
+    except BackendUnavailable:
+        pytest.skip("no nvcc")
+    lines: list[str] = []
+    build.build_cuda(["sm_90"], plans=[256], progress=lines.append)
+    assert len(lines) == 1 + len(build.CUDA_DTYPES)
+    library = compiler.ensure(build.cuda_kernels(256, build.CUDA_DTYPES["bfloat16"], "sm_90"))
+    symbols = subprocess.run(["nm", "-D", "--undefined-only", str(library)], capture_output=True, text=True, check=True)
+    assert "register_kernels" in symbols.stdout
+    assert "libcudart" not in symbols.stdout
 
 
-def _wait_for(path: Path) -> None:
-    end = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} never came"
-        time.sleep(0.05)
+def test_an_nvcc_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find_tool", lambda name: "/usr/bin/nvcc")
+    monkeypatch.setattr(build, "tool_version", lambda path: "Cuda compilation tools, release 11.8, V11.8.89")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(BackendUnavailable, match=r"is CUDA 11, this torch is built for CUDA 13\.0"):
+        build.cuda_kernels(256, 2, "sm_90")
+    monkeypatch.setattr(build, "tool_version", lambda path: "something else")
+    with pytest.raises(BackendUnavailable, match="does not say its version"):
+        build.cuda_kernels(256, 2, "sm_90")
 
 
-def test_a_library_is_built_once_and_said_so(cache: Path, compiler: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        path = build.ensure(SMALL)
-        assert build.ensure(SMALL) == path
-    assert path.is_file()
-    assert _calls(compiler) == 2  # compile and link
-    assert len([r for r in caplog.records if "once for this machine" in r.message]) == 1
-    assert not [p for p in cache.iterdir() if p.name.startswith(".small")]
-
-
-def test_a_killed_build_does_not_stop_the_next(cache: Path, compiler: Path, root: Path) -> None:
-    (compiler / "before.sh").write_text(f'echo > "{compiler}/started"; sleep 600')
-    child = _child(root)
-    _wait_for(compiler / "started")
-    os.killpg(child.pid, signal.SIGKILL)
-    child.communicate()
-    assert [p for p in cache.iterdir() if p.name.startswith(".small")], "the killed build left its folder"
-    (compiler / "before.sh").write_text("")
-    began = time.monotonic()
-    assert build.ensure(SMALL).is_file()
-    assert time.monotonic() - began < 60
-    assert not [p for p in cache.iterdir() if p.name.startswith(".small")], "and the next one swept it"
-
-
-def test_two_processes_build_once(cache: Path, compiler: Path, root: Path) -> None:
-    (compiler / "before.sh").write_text("sleep 1")
-    children = [_child(root) for _ in range(2)]
-    paths = {child.communicate()[0] for child in children}
-    assert [child.returncode for child in children] == [0, 0]
-    assert len(paths) == 1
-    assert _calls(compiler) == 2
-
-
-def test_a_lock_that_is_held_too_long_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "LOCK_SECONDS", 0.2)
-    path = build.library_path(SMALL, build.cache_folder())
-    with build._locked(path), pytest.raises(BackendUnavailable, match="another process"):
-        build.ensure(SMALL)
-
-
-def test_no_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(BackendUnavailable, match=r"no g\+\+ on PATH"):
-        build.ensure(SMALL)
-    with pytest.raises(BackendUnavailable, match="no ninja on PATH"):
-        build.find_tool("ninja")
-
-
-def test_a_compiler_that_fails_shows_its_words(cache: Path, compiler: Path) -> None:
-    (compiler / "before.sh").write_text("echo no space for this >&2; exit 1")
-    with pytest.raises(BackendUnavailable, match="no space for this"):
-        build.ensure(SMALL)
-    assert not [p for p in cache.iterdir() if p.is_dir()]
-
-
-def test_a_cache_that_cannot_be_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("DNASM_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
-    with caplog.at_level(logging.WARNING):
-        path = build.ensure(SMALL)
-    assert path.is_relative_to(tmp_path / f"dnasm-{os.getuid()}")
-    assert any("cannot be written" in record.message for record in caplog.records)
-    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
-    with pytest.raises(BackendUnavailable, match="set DNASM_CACHE"):
-        build.cache_folder()
-
-
-def test_a_read_only_cache_serves_what_it_has(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = build.ensure(SMALL)
-    real = os.access
-    monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != cache and real(p, mode))
-    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
-    assert build.ensure(SMALL) == path
-    other = build.ensure(replace(SMALL, identity=("another",)))
-    assert not other.is_relative_to(cache)
-
-
-def test_someone_else_s_folder_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    spare = tmp_path / f"dnasm-{os.getuid() + 1}"
-    spare.mkdir()
-    monkeypatch.setenv("DNASM_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(os, "getuid", lambda: spare.stat().st_uid + 1)
-    with pytest.raises(BackendUnavailable, match="another user"):
-        build.cache_folder()
-
-
-def test_what_shapes_a_build_is_in_its_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    first = build.key(SMALL)
-    unit = SMALL.units[0]
-    assert build.key(replace(SMALL, identity=("another",))) != first
-    assert build.key(replace(SMALL, link=("g++", "-shared", "-g"))) != first
-    assert build.key(replace(SMALL, units=(replace(unit, command=(*unit.command, "-g")),))) != first
-    assert torch.__version__ in " ".join(build.cpu_library().identity)
-    copy = tmp_path / "csrc"
-    (copy / "cpu").mkdir(parents=True)
-    for source in (build.resource("csrc") / "cpu").iterdir():
-        (copy / "cpu" / source.name).write_bytes(source.read_bytes())
-    monkeypatch.setattr(build, "resource", lambda _: copy)
-    before = build.key(SMALL)
-    (copy / "cpu" / "plan.h").write_text("// changed")
-    assert build.key(SMALL) != before
-
-
-def test_a_damaged_library_is_built_again(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = build.ensure(SMALL)
-    path.write_bytes(b"not a library")
-    with caplog.at_level(logging.WARNING):
-        assert build.load(SMALL, lambda: None) == path
-    assert any("compiling it again" in record.message for record in caplog.records)
-    assert path.read_bytes()[:4] == b"\x7fELF"
-
-
-def test_wrong_numbers_are_not_used(cache: Path) -> None:
-    def fail() -> None:
-        raise AssertionError("off by 3")
-
-    with pytest.raises(BackendUnavailable, match="wrong numbers"):
-        build.load(SMALL, fail)
-
-
-def test_torch_headers_are_in_one_file_and_on_the_stable_abi(root: Path) -> None:
-    sources = [p for p in (root / "csrc").rglob("*") if p.suffix in {".h", ".cpp", ".cu", ".cuh"}]
-    including = [p for p in sources if "#include <torch" in p.read_text() or "#include <ATen" in p.read_text()]
-    assert [p.name for p in including] == ["bindings.cpp"]
-    headers = [line for line in including[0].read_text().splitlines() if "#include <torch" in line]
-    assert all(
-        "torch/csrc/stable/" in line or "torch/headeronly/" in line or "aoti_torch/c/" in line for line in headers
-    )
+def test_describe_names_every_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DNASM_CACHE", str(tmp_path / "empty"))
+    found = build.describe()
+    assert {"cache", "g++", "ninja", "nvcc", "cpu kernels"} <= found.keys()
+    assert found["cpu kernels"].startswith("not built yet")
+    monkeypatch.setattr(build, "find_tool", lambda name: (_ for _ in ()).throw(BackendUnavailable("nothing here")))
+    assert build.describe()["g++"] == "unavailable: nothing here"

@@ -1,0 +1,185 @@
+"""The CUDA backend: tensor-core kernels for bfloat16 and float16, torch's FFT for float32.
+
+Kernels are compiled for one transform length, dtype and architecture each, when they are first needed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from dnasm.errors import BackendUnavailable
+from dnasm.ops import build, reference
+from dnasm.ops.operands import GRADIENTS, Operands
+
+_DTYPES = {torch.float16: build.CUDA_DTYPES["float16"], torch.bfloat16: build.CUDA_DTYPES["bfloat16"]}
+
+
+def wants_float32(op: Operands) -> bool:
+    """Whether the call asks for float32 arithmetic, by its dtype or in words: that is torch's FFT on a GPU."""
+    return op.precision == "float32" or op.u.dtype not in _DTYPES
+
+
+def unavailable(op: Operands) -> str:
+    """Why the kernels cannot take this call, empty if they can; builds and loads them when first asked."""
+    if op.u.device.type != "cuda":
+        return f"u is on {op.u.device}: pass u.cuda()"
+    longest = op.u.shape[-1] if op.cu_seqlens is None else max(end - start for start, end in op.pieces())
+    return _kernels(longest, op.u.dtype, op.u.device.index)
+
+
+@lru_cache(maxsize=256)
+def _dispatch() -> str:
+    try:
+        build.load(build.cuda_library(), lambda: None)
+    except BackendUnavailable as error:
+        return str(error)
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def _plan(length: int) -> int:
+    return torch.ops.dnasm_cuda.plan_length(length)
+
+
+def _kernels(length: int, dtype: torch.dtype, device: int) -> str:
+    why = _dispatch()
+    if why:
+        return why
+    plan = _plan(length)
+    if plan == 0:
+        return f"no kernel covers length {length}; precision='float32' does"
+    return _load(plan, dtype, device)
+
+
+@lru_cache(maxsize=256)
+def _load(plan: int, dtype: torch.dtype, device: int) -> str:
+    def self_test() -> None:
+        angles = torch.arange(2 * plan, device=f"cuda:{device}").view(1, 2, plan)
+        u, k = torch.sin(angles * 1.7).to(dtype), torch.cos(angles[0] * 0.9) / plan
+        y, expected = _forward(Operands(u, k)).float(), reference.fftconv(u.float(), k)
+        error = ((y - expected).norm() / expected.norm()).item()
+        assert error < 0.02, f"the convolution of length {plan} is off by {error:.2g}"
+
+    if torch.ops.dnasm_cuda.has_kernels(plan, _DTYPES[dtype]):
+        return ""
+    try:
+        build.load(build.cuda_kernels(plan, _DTYPES[dtype], build.architecture_of(device)), self_test)
+    except BackendUnavailable as error:
+        return str(error)
+    return ""
+
+
+def plan_length(op: Operands) -> int:
+    """Length of the longest transform of a call that the kernels can take."""
+    return _plan(op.u.shape[-1] if op.cu_seqlens is None else max(end - start for start, end in op.pieces()))
+
+
+def _rows(x: Tensor | None) -> Tensor | None:
+    return x if x is None or x.stride(-1) == 1 else x.contiguous()
+
+
+def _bytes(like: Tensor, size: int) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=like.device)
+
+
+def _inputs(op: Operands, scratch_index: int) -> tuple[Tensor | None, ...]:
+    u, k = _rows(op.u), op.k.contiguous()
+    assert u is not None
+    sizes = torch.ops.dnasm_cuda.buffer_sizes(u, k)
+    values = op.values
+    if values is None or values.numel() != sizes[0]:
+        values = _bytes(u, sizes[0])
+        torch.ops.dnasm_cuda.spectrum(u, k, values)
+    skip = None if op.skip is None else op.skip.float().contiguous()
+    scratch = _bytes(u, sizes[scratch_index]) if sizes[scratch_index] else None
+    return u, k, _rows(op.in_gate), _rows(op.out_gate), skip, values, scratch
+
+
+def spectrum(k: Tensor, length: int) -> Tensor | None:
+    """Spectra for signals of `length` in the kernels' own order, if there are kernels for it."""
+    if _kernels(length, torch.bfloat16, k.device.index):
+        return None
+    u = torch.empty(1, 1, 1, dtype=torch.bfloat16, device=k.device).expand(1, k.shape[0], length)
+    values = _bytes(k, torch.ops.dnasm_cuda.buffer_sizes(u, k)[0])
+    torch.ops.dnasm_cuda.spectrum(u, k.contiguous(), values)
+    return values
+
+
+def _forward(op: Operands) -> Tensor:
+    y = torch.empty_like(op.u, memory_format=torch.contiguous_format)
+    torch.ops.dnasm_cuda.forward(*_inputs(op, 1), y)
+    return y
+
+
+def _backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor | None]:
+    tensors = [getattr(op, name) if need else None for name, need in zip(GRADIENTS, needs, strict=True)]
+    grads = [
+        None
+        if t is None
+        else torch.empty_like(
+            t, memory_format=torch.contiguous_format, dtype=torch.float32 if name in ("k", "skip") else None
+        )
+        for name, t in zip(GRADIENTS, tensors, strict=True)
+    ]
+    torch.ops.dnasm_cuda.backward(_rows(dy), *_inputs(op, 2), *grads)
+    return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(grads, tensors, strict=True)]
+
+
+def _groups(op: Operands) -> Iterator[tuple[Tensor, Tensor]]:
+    """Packed sequences by plan: places (sequences, longest) of their samples, and which of them are real."""
+    by_plan = defaultdict(list)
+    for start, end in op.pieces():
+        by_plan[_plan(end - start)].append((start, end))
+    for pieces in by_plan.values():
+        bounds = torch.tensor(pieces, device=op.u.device)
+        first, size = bounds[:, :1], bounds.diff(dim=1)
+        steps = torch.arange(max(end - begin for begin, end in pieces), device=op.u.device)
+        yield (first + steps).clamp(max=op.u.shape[-1] - 1), steps < size
+
+
+def _gather(x: Tensor | None, places: Tensor, real: Tensor) -> Tensor | None:
+    """Packed sequences as rows of a batch, zero behind their ends."""
+    if x is None:
+        return None
+    picked = torch.where(real, x[..., places], 0)  # (b, d, sequences, longest)
+    return picked.transpose(1, 2).reshape(-1, x.shape[1], places.shape[1])
+
+
+def _scatter(rows: Tensor, places: Tensor, real: Tensor, to: Tensor) -> None:
+    picked = rows.view(to.shape[0], places.shape[0], to.shape[1], places.shape[1]).transpose(1, 2)
+    to[..., places[real]] = picked[..., real]
+
+
+def _part(op: Operands, places: Tensor, real: Tensor) -> Operands:
+    u, in_gate, out_gate = (_gather(x, places, real) for x in (op.u, op.in_gate, op.out_gate))
+    assert u is not None
+    return replace(op, u=u, in_gate=in_gate, out_gate=out_gate, cu_seqlens=None, values=None)
+
+
+def forward(op: Operands) -> Tensor:
+    """`fftconv` by the kernels; packed sequences become a batch for each transform length."""
+    if op.cu_seqlens is None:
+        return _forward(op)
+    y = torch.empty_like(op.u, memory_format=torch.contiguous_format)
+    for places, real in _groups(op):
+        _scatter(_forward(_part(op, places, real)), places, real, y)
+    return y
+
+
+def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor | None]:
+    """Its gradients by the kernels: for u, k, in_gate, out_gate and skip, None where not needed."""
+    if op.cu_seqlens is None:
+        return _backward(op, dy, needs)
+    tensors = [getattr(op, name) if need else None for name, need in zip(GRADIENTS, needs, strict=True)]
+    grads = [None if t is None else torch.zeros_like(t, memory_format=torch.contiguous_format) for t in tensors]
+    for places, real in _groups(op):
+        rows = _gather(dy, places, real)
+        assert rows is not None
+        for name, grad, found in zip(GRADIENTS, grads, _backward(_part(op, places, real), rows, needs), strict=True):
+            if grad is not None and found is not None:
+                grad.add_(found) if name in ("k", "skip") else _scatter(found, places, real, grad)
+    return grads

@@ -1,0 +1,109 @@
+"""The kernels on a device, by the same checker as every other body (`make gpu`)."""
+
+import pytest
+import torch
+
+from dnasm.errors import BackendUnavailable
+from dnasm.ops import fftconv, record_calls, reference, spectrum
+from tests.parity.checks import Case, Engine, assert_right, noise, row_errors
+
+pytestmark = pytest.mark.gpu
+
+KERNELS, FFT = Engine("cuda", "native", "cuda"), Engine("cuda", "torch", "cuda")
+INTERNAL = 7e-4
+"""What fp16 operands may add to the rounding of white-noise rows."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _device() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 100, 256, 1000, 1024, 4096, 10007, 32768])
+@pytest.mark.parametrize("taps", ["some", "all", "more"])
+def test_lengths_and_filters(length: int, taps: str) -> None:
+    count = {"some": length // 3 + 1, "all": length, "more": 2 * length + 5}[taps]
+    assert_right(KERNELS, noise(3, 5, length, count, dtype=torch.bfloat16), INTERNAL)
+
+
+@pytest.mark.parametrize("gates", ["", "i", "o", "io"])
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_operand_alone(gates: str, skip: bool, bidirectional: bool) -> None:
+    case = noise(2, 3, 1000, 1000, gates=gates, skip=skip, bidirectional=bidirectional, dtype=torch.bfloat16)
+    assert_right(KERNELS, case, INTERNAL)
+
+
+def test_float16() -> None:
+    case = noise(2, 3, 1024, 1024, dtype=torch.float16)
+    case = Case(case.u, case.k / 1024, case.dy, case.in_gate, case.out_gate, case.skip)
+    assert_right(KERNELS, case, INTERNAL)
+
+
+@pytest.mark.parametrize("length", [100, 10007, 65536])
+def test_float32_goes_through_the_fft(length: int) -> None:
+    assert_right(FFT, noise(2, 3, length, length))
+
+
+def test_packed_sequences_do_not_see_each_other() -> None:
+    bounds = [0, 1, 1, 8, 300, 301, 812, 1000]
+    assert_right(KERNELS, noise(2, 3, 1000, 400, bounds=bounds, dtype=torch.bfloat16), INTERNAL)
+
+
+def test_named_precision_is_float32_s() -> None:
+    case = noise(2, 3, 1000, 1000, dtype=torch.bfloat16).to("cuda")
+    with record_calls() as calls:
+        y = fftconv(case.u, case.k, precision="float32")
+    assert calls[0].body == "torch"
+    exact = reference.fftconv(case.u.double(), case.k.double())
+    assert (row_errors(y, exact) <= 1e-5 + 1.1 * row_errors(exact.bfloat16(), exact)).all()
+
+
+def test_lengths_past_the_kernels_raise_by_name_and_fall_back_on_auto() -> None:
+    u, k = torch.randn(1, 1, 1 << 25, device="cuda", dtype=torch.bfloat16), torch.randn(1, 100, device="cuda")
+    with pytest.raises(BackendUnavailable, match="no kernel covers length"):
+        fftconv(u, k, backend="cuda")
+    with record_calls() as calls:
+        fftconv(u, k)
+    assert (calls[0].backend, calls[0].body) == ("cuda", "torch")
+
+
+def test_views_and_spectra() -> None:
+    projected = torch.randn(2, 1000, 9, device="cuda", dtype=torch.bfloat16)
+    v, x1, x2 = (part.transpose(1, 2) for part in projected.chunk(3, -1))
+    k = torch.randn(3, 1000, device="cuda")
+    kept = spectrum(k, 1000)
+    assert kept.values is not None
+    plain = fftconv(v, k, in_gate=x1, out_gate=x2, backend="cuda")
+    assert torch.equal(fftconv(v, kept, in_gate=x1, out_gate=x2, backend="cuda"), plain)
+
+
+def test_the_same_bits_twice() -> None:
+    case = noise(8, 5, 4096, 4096, dtype=torch.bfloat16)
+    first, again = KERNELS(case), KERNELS(case)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_graph_replays_it() -> None:
+    case = noise(2, 3, 1024, 1024, dtype=torch.bfloat16, gates="").to("cuda")
+    run = lambda: fftconv(case.u, case.k, backend="cuda")  # noqa: E731
+    expected = run()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = run()
+    y.zero_()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(y, expected)
+
+
+def test_a_second_stream() -> None:
+    case = noise(2, 3, 1024, 1024, dtype=torch.bfloat16).to("cuda")
+    expected = fftconv(case.u, case.k, backend="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        y = fftconv(case.u, case.k, backend="cuda")
+    stream.synchronize()
+    assert torch.equal(y, expected)
