@@ -216,7 +216,7 @@ Params params_of(const Tensor& u, const Tensor& k) {
 void launch(const char* (*function)(const Params&), Params& p, const Tensor& u) {
     STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream, "this torch has no CUDA");
     const torch::stable::accelerator::DeviceGuard guard(u.get_device_index());
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(u.get_device_index(), &p.stream));
+    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(u.get_device_index(), &p.stream) == 0, "no CUDA stream");
     const char* error = function(p);
     STD_TORCH_CHECK(!error, error ? error : "");
 }

@@ -10,8 +10,8 @@ from tests.parity.checks import Case, Engine, assert_right, noise, row_errors
 pytestmark = pytest.mark.gpu
 
 KERNELS, FFT = Engine("cuda", "native", "cuda"), Engine("cuda", "torch", "cuda")
-INTERNAL = 7e-4
-"""What fp16 operands may add to the rounding of white-noise rows."""
+INTERNAL, FILTER = 7e-4, 1.5e-3
+"""What fp16 operands may add to the rounding of white-noise rows, and what the filter's gradient may err."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -24,7 +24,7 @@ def _device() -> None:
 @pytest.mark.parametrize("taps", ["some", "all", "more"])
 def test_lengths_and_filters(length: int, taps: str) -> None:
     count = {"some": length // 3 + 1, "all": length, "more": 2 * length + 5}[taps]
-    assert_right(KERNELS, noise(3, 5, length, count, dtype=torch.bfloat16), INTERNAL)
+    assert_right(KERNELS, noise(3, 5, length, count, dtype=torch.bfloat16), INTERNAL, FILTER)
 
 
 @pytest.mark.parametrize("gates", ["", "i", "o", "io"])
@@ -32,13 +32,13 @@ def test_lengths_and_filters(length: int, taps: str) -> None:
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_every_operand_alone(gates: str, skip: bool, bidirectional: bool) -> None:
     case = noise(2, 3, 1000, 1000, gates=gates, skip=skip, bidirectional=bidirectional, dtype=torch.bfloat16)
-    assert_right(KERNELS, case, INTERNAL)
+    assert_right(KERNELS, case, INTERNAL, FILTER)
 
 
 def test_float16() -> None:
     case = noise(2, 3, 1024, 1024, dtype=torch.float16)
     case = Case(case.u, case.k / 1024, case.dy, case.in_gate, case.out_gate, case.skip)
-    assert_right(KERNELS, case, INTERNAL)
+    assert_right(KERNELS, case, INTERNAL, FILTER)
 
 
 @pytest.mark.parametrize("length", [100, 10007, 65536])
@@ -48,7 +48,7 @@ def test_float32_goes_through_the_fft(length: int) -> None:
 
 def test_packed_sequences_do_not_see_each_other() -> None:
     bounds = [0, 1, 1, 8, 300, 301, 812, 1000]
-    assert_right(KERNELS, noise(2, 3, 1000, 400, bounds=bounds, dtype=torch.bfloat16), INTERNAL)
+    assert_right(KERNELS, noise(2, 3, 1000, 400, bounds=bounds, dtype=torch.bfloat16), INTERNAL, FILTER)
 
 
 def test_named_precision_is_float32_s() -> None:
