@@ -20,7 +20,7 @@ struct SpectrumLayout {
 // What a launch adds to its Params.
 struct Work {
   SpectrumLayout layout;
-  int64_t groups;  // of P::kSequences sequences of one channel
+  int groups;      // of P::kSequences sequences of one channel
   int chunks;      // blocks that share a channel
   float* partial;  // backward: [block][team][...], see FilterGradient; then dskip's sums, [block][warp]
   Quad* saved;     // backward, long plans: a spectrum for each block

@@ -36,10 +36,10 @@ struct Worker {
     filter_exponent = work.layout.exponents(p)[channel];
   }
   DNASM_DEVICE int first_tile() const { return P::kDirect ? 0 : transform.first_tile(); }
-  DNASM_DEVICE int64_t sequence(int64_t group, int row) const {
-    return group * P::kSequences + team * P::kRows + row;
+  DNASM_DEVICE int64_t sequence(int group, int row) const {
+    return static_cast<int64_t>(group) * P::kSequences + team * P::kRows + row;
   }
-  DNASM_DEVICE Set rows(const Params& p, const Rows& tensor, int64_t group) const {
+  DNASM_DEVICE Set rows(const Params& p, const Rows& tensor, int group) const {
     Set set;
     DNASM_UNROLL
     for (int r = 0; r < P::kRows; ++r) {
@@ -75,7 +75,7 @@ struct Worker {
       set.row[P::row_of(unit)].store(offset(unit, w), E::pack(v[sum_index(w, 0)], v[sum_index(w, 1)]));
   }
   // Bring the rows that the same warps meet in `group` into the L2 cache, if there are any: a line a lane.
-  DNASM_DEVICE void expect(const Params& p, const Rows& tensor, int64_t group) const {
+  DNASM_DEVICE void expect(const Params& p, const Rows& tensor, int group) const {
     constexpr int kLine = 128 / sizeof(typename E::Scalar);
     const int n = (transform.member * 32 + transform.lane) * kLine;
     DNASM_UNROLL
@@ -94,7 +94,7 @@ struct Worker {
   }
   // x = rows, times gate where there is one.
   template <bool kGated>
-  DNASM_DEVICE void gather(Operand<P>& x, const Params& p, const Rows& tensor, const Rows& gate, int64_t group) const {
+  DNASM_DEVICE void gather(Operand<P>& x, const Params& p, const Rows& tensor, const Rows& gate, int group) const {
     const bool gated = kGated && gate.data;
     const Set a = rows(p, tensor, group), b = rows(p, kGated ? gate : tensor, group);
     gather_row(x, reinterpret_cast<uint32_t*>(dynamic_shared() + P::kMaximaAt), team * P::kTeam, [&](int unit, float(&v)[8]) {
@@ -119,17 +119,18 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const 
   const float skip = p.skip ? p.skip[me.channel] : 0.0f;
   const bool gated = kGated && p.out_gate.data;
   Operand<P> x = me.operand();
-  for (int64_t group = me.chunk; group < work.groups; group += work.chunks) {
+  for (int group = me.chunk; group < work.groups; group += work.chunks) {
     me.template gather<kGated>(x, p, p.u, p.in_gate, group);
-    const int64_t next = group + work.chunks;
+    const int next = group + work.chunks;
     me.expect(p, p.u, next);
     if (kGated) me.expect(p, p.in_gate, next), me.expect(p, p.out_gate, next);
-    const auto gate = me.rows(p, kGated ? p.out_gate : p.y, group), y = me.rows(p, p.y, group);
+    typename W::Set gate, y;  // only known when they are needed: addresses are registers
     typename W::Pair factors[2][4];
     me.transform.run(
         [&](int i) { return x.words(i); }, true,
         [&](int i, Tile& spectrum) { me.template multiply_filter<false>(i, spectrum); },
         [&](int i, int k) {
+          if (k == 0) gate = me.rows(p, kGated ? p.out_gate : p.y, group), y = me.rows(p, p.y, group);
           if (gated) me.load(gate, i, factors[k]);
         },
         [&](int i, int k, float(&v)[8]) {
@@ -232,21 +233,24 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
   bool first = true;
 
   Operand<P> x = me.operand();
-  for (int64_t group = me.chunk; group < work.groups; group += work.chunks) {
+  for (int group = me.chunk; group < work.groups; group += work.chunks) {
     me.template gather<kGated>(x, p, p.u, p.in_gate, group);
-    const int64_t next = group + work.chunks;
+    const int next = group + work.chunks;
     me.expect(p, p.dy, group), me.expect(p, p.u, next);
     if (kGated) me.expect(p, p.out_gate, group), me.expect(p, p.in_gate, next);
     Pair pairs[2][4];
     {
-      const auto dy = me.rows(p, p.dy, group), gradient = me.rows(p, kGated ? p.dout_gate : p.dy, group);
+      typename Worker<P, kDtype, kFull>::Set dy, gradient;
       me.transform.run(
           [&](int i) { return x.words(i); }, gate_gradient,
           [&](int i, Tile& spectrum) {
             dk.save(i, spectrum);
             if (gate_gradient) me.template multiply_filter<false>(i, spectrum);
           },
-          [&](int i, int k) { me.load(dy, i, pairs[k]); },
+          [&](int i, int k) {
+            if (k == 0) dy = me.rows(p, p.dy, group), gradient = me.rows(p, kGated ? p.dout_gate : p.dy, group);
+            me.load(dy, i, pairs[k]);
+          },
           [&](int i, int k, float(&v)[8]) {
             const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
             float passed[8];
@@ -262,15 +266,20 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
     for (int r = 0; r < P::kRows; ++r) x_exponents[r] = x.exponent(r);  // a unit of row r is unit r
 
     me.template gather<kGated>(x, p, p.dy, p.out_gate, group);  // from here on x holds g
-    const auto u = me.rows(p, p.u, group), gate = me.rows(p, kGated ? p.in_gate : p.u, group);
-    const auto du = me.rows(p, p.du, group), dgate = me.rows(p, kGated ? p.din_gate : p.u, group);
+    typename Worker<P, kDtype, kFull>::Set u, gate, du, dgate;
     me.transform.run(
         [&](int i) { return x.words(i); }, true,
         [&](int i, Tile& spectrum) {
           dk.accumulate(i, spectrum, power_of_two(x.exponent(i) + x_exponents[P::row_of(i)]), first);
           me.template multiply_filter<true>(i, spectrum);
         },
-        [&](int i, int k) { me.load(u, i, pairs[k]); },
+        [&](int i, int k) {
+          if (k == 0) {
+            u = me.rows(p, p.u, group), gate = me.rows(p, kGated ? p.in_gate : p.u, group);
+            du = me.rows(p, p.du, group), dgate = me.rows(p, kGated ? p.din_gate : p.u, group);
+          }
+          me.load(u, i, pairs[k]);
+        },
         [&](int i, int k, float(&v)[8]) {
           const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
           float a[8], g[8];

@@ -23,7 +23,7 @@ template <class P>
 Work make_work(const Params& p, int64_t blocks_wanted) {
   Work work{};
   work.layout = spectrum_layout<P>(p);
-  work.groups = (p.batch + P::kSequences - 1) / P::kSequences;
+  work.groups = static_cast<int>((p.batch + P::kSequences - 1) / P::kSequences);
   const int64_t wanted = (blocks_wanted + p.channels - 1) / p.channels;
   work.chunks = static_cast<int>(wanted < work.groups ? wanted : work.groups);
   return work;

@@ -189,7 +189,7 @@ DNASM_KERNEL(Wide<kL>::kThreads, 1) spectrum_kernel(const Params p, const Spectr
   }
   bound = block_sum<W::kThreads>(bound, scratch);
   const int exponent = static_cast<int>(float_bits(bound) >> 23 & 255) - 127 - kSpectrumTop;
-  const float scale = power_of_two(-exponent);
+  const float scale = power_of_two(-exponent) / P::kGain;
   if (s == 0 && thread_index() == 0) layout.exponents(p)[channel] = exponent;
 
   wide.forward(s, [&](int n) {
@@ -238,7 +238,7 @@ DNASM_KERNEL(Wide<kL>::kThreads, 1) filter_gradient_kernel(const Params p, const
         const float* from = spectra + static_cast<int64_t>(k) * (2 * kL) + first;
         sum = sum + Complex{from[0], from[256]};
       }
-      wide.at(i) = sum;
+      wide.at(i) = sum * Complex{1 / P::kGain, 0};
     }
     sync_block();
     wide.inverse(s, [&](int n, Complex z) {

@@ -90,6 +90,7 @@ extern "C" void AnnotateIgnoreWritesBegin(const char*, int);
 extern "C" void AnnotateIgnoreWritesEnd(const char*, int);
 #endif
 
+#define DNASM_HIDDEN __attribute__((no_sanitize("thread"))) inline  // the emulator's own state is no business of the race checker
 #define DNASM_DEVICE inline
 #define DNASM_SHARED_CODE constexpr
 #define DNASM_KERNEL(threads, blocks_per_sm) void
@@ -126,7 +127,8 @@ dnasm_switch_stack:
 #endif
 
 struct Fibre {
-  char* stack = nullptr;  // kStackBytes above one guard page
+  char* stack = nullptr;  // above one guard page
+  size_t stack_bytes = kStackBytes;
   void* sanitizer = nullptr;
   const char* waits_at = nullptr;  // null: runnable or finished
   bool finished = false;
@@ -159,7 +161,7 @@ struct Emulator {
 };
 inline Emulator emulator;
 
-// The emulator's own memory is no business of the race checker.
+// The same for whatever runs in its scope; never across a switch.
 struct Hidden {
 #if defined(__SANITIZE_THREAD__)
   Hidden() { AnnotateIgnoreReadsBegin("", 0), AnnotateIgnoreWritesBegin("", 0); }
@@ -196,15 +198,18 @@ inline uint32_t next_random() {
 }
 
 inline void enter_fibre();
+DNASM_HIDDEN Fibre* first_fibre() {
+  Hidden hidden;
+  return emulator.fibres.data();
+}
 
-__attribute__((no_sanitize("thread"))) inline void switch_between(Fibre& from, Fibre& to, bool from_ends) {
+DNASM_HIDDEN void switch_between(Fibre& from, Fibre& to, bool from_ends) {
 #if defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(to.sanitizer, 1);  // 1: the switch orders nothing
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-  static void* fake_main = nullptr;
   void* fake = nullptr;
-  __sanitizer_start_switch_fiber(from_ends ? nullptr : &fake, to.stack, kStackBytes);
+  __sanitizer_start_switch_fiber(from_ends ? nullptr : &fake, to.stack, to.stack_bytes);
 #endif
 #if defined(__x86_64__)
   dnasm_switch_stack(&from.saved, to.saved);
@@ -217,21 +222,25 @@ __attribute__((no_sanitize("thread"))) inline void switch_between(Fibre& from, F
   (void)from_ends;
 }
 
-__attribute__((no_sanitize("thread"))) inline void run_another(bool ends) {  // give way to a fibre that can go on
+DNASM_HIDDEN int pick_runnable() {  // -1: nobody can go on
+  Hidden hidden;
   Emulator& e = emulator;
-  Fibre& from = e.fibres[e.running];
-  if (e.runnable.empty()) {
-    if (e.alive > 0) fail("deadlock: no thread can go on");
-    switch_between(from, e.main, ends);
-    return;
-  }
+  if (e.runnable.empty()) return -1;
   const size_t pick = next_random() % e.runnable.size();
   const int next = e.runnable[pick];
   e.runnable[pick] = e.runnable.back();
   e.runnable.pop_back();
-  if (next == e.running) return;
-  e.running = next;
-  switch_between(from, e.fibres[next], ends);
+  return next;
+}
+
+DNASM_HIDDEN void run_another(bool ends) {  // give way to a thread that can go on
+  Emulator& e = emulator;
+  const int current = e.running, next = pick_runnable();
+  if (next < 0 && e.alive > 0) fail("deadlock: no thread can go on");
+  if (next == current) return;
+  Fibre* fibres = first_fibre();
+  if (next >= 0) e.running = next;
+  switch_between(fibres[current], next < 0 ? e.main : fibres[next], ends);
 }
 
 inline void prepare(Fibre& f) {
@@ -262,7 +271,10 @@ inline void enter_fibre() {
   const void* bottom;
   size_t size;
   __sanitizer_finish_switch_fiber(nullptr, &bottom, &size);
-  if (!emulator.main.stack) emulator.main.stack = static_cast<char*>(const_cast<void*>(bottom));
+  if (!emulator.main.stack) {  // the very first fibre comes from there
+    emulator.main.stack = static_cast<char*>(const_cast<void*>(bottom));
+    emulator.main.stack_bytes = size;
+  }
 #endif
   tsan_acquire(&emulator.fibres);
   emulator.body(emulator.body_argument);
@@ -277,7 +289,7 @@ inline void enter_fibre() {
 
 // Wait until `members` threads stand at this operation; the last one acts for all. Returns whether this one was last.
 template <class Act>
-void gather(Gathering& g, int members, int rank, int first, const char* operation, void* argument, Act act) {
+DNASM_HIDDEN void gather(Gathering& g, int members, int rank, int first, const char* operation, void* argument, Act act) {
   Emulator& e = emulator;
   bool last;
   {
@@ -305,10 +317,14 @@ void gather(Gathering& g, int members, int rank, int first, const char* operatio
   run_another(false);
 }
 
+DNASM_HIDDEN Gathering& warp_of(int thread) {
+  Hidden hidden;
+  return emulator.warps[static_cast<size_t>(thread / 32)];
+}
 template <class Args, class Act>
-void warp_collective(const char* operation, Args& mine, Act act) {
+DNASM_HIDDEN void warp_collective(const char* operation, Args& mine, Act act) {
   const int t = emulator.running;
-  gather(emulator.warps[t / 32], 32, t % 32, t / 32 * 32, operation, &mine,
+  gather(warp_of(t), 32, t % 32, t / 32 * 32, operation, &mine,
          [&](void** all) { act(reinterpret_cast<Args**>(all)); });
 }
 
@@ -343,18 +359,18 @@ inline void run_block(int threads, size_t shared_bytes) {
 
 namespace dnasm {
 
-inline int thread_index() { return host::emulator.running; }
-inline int block_index() { return static_cast<int>(host::emulator.block_index); }
-inline char* dynamic_shared() { return host::emulator.shared; }
-inline void sync_block() {
+DNASM_HIDDEN int thread_index() { return host::emulator.running; }
+DNASM_HIDDEN int block_index() { return static_cast<int>(host::emulator.block_index); }
+DNASM_HIDDEN char* dynamic_shared() { return host::emulator.shared; }
+DNASM_HIDDEN void sync_block() {
   host::Emulator& e = host::emulator;
   host::tsan_release(&e.block);
   host::gather(e.block, e.threads, 32, 0, "sync_block", nullptr, [](void**) {});
   host::tsan_acquire(&e.block);
 }
-inline void sync_warp() {
+DNASM_HIDDEN void sync_warp() {
   int nothing = 0;
-  void* warp = &host::emulator.warps[host::emulator.running / 32];
+  void* warp = &host::warp_of(host::emulator.running);
   host::tsan_release(warp);
   host::warp_collective("sync_warp", nothing, [](int**) {});
   host::tsan_acquire(warp);

@@ -6,12 +6,20 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../../csrc/fftconv/instance.cu"
 #include "../../csrc/fftconv/launch.cu"
+#include "../../csrc/fftconv/schedule.cuh"
 
 using namespace dnasm;
 
 namespace {
+
+// One variant of each kernel: compiling all of them takes most of a test's time.
+constexpr bool kFullRows = DNASM_FULL;
+using Chosen = Plan<DNASM_LENGTH>;
+size_t backward_bytes(const Params& p) { return BackwardScratch<Chosen>(p).bytes; }
+const Kernels kernels = {plan_spectrum_bytes<Chosen>, backward_bytes, launch_spectrum<Chosen>,
+                         launch_forward<Chosen, kBfloat16, kFullRows, true>,
+                         launch_backward<Chosen, kBfloat16, kFullRows, true>};
 
 uint64_t state = 1;
 float noise() {
@@ -100,6 +108,7 @@ bool run(int64_t n, int64_t b, int64_t d, uint64_t seed) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  register_kernels(DNASM_LENGTH, kBfloat16, kernels);
   bool fine = argc > 4;
   for (int i = 4; i < argc; ++i) fine = run(atoll(argv[1]), atoll(argv[2]), atoll(argv[3]), atoll(argv[i])) && fine;
   return fine ? 0 : 1;

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from tests.csrc.toolchain import HOST_FLAGS, compile_object, link_library
 
 Position = Callable[[int, int], tuple[int, int]]
 rng = np.random.default_rng(0)
 
 
-# PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type": element i of a lane's fragment, as (row, column);
-# groupID = %laneid >> 2, threadID_in_group = %laneid % 4.
+# PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type": element i of a lane's fragment, as
+# (row, column); groupID = %laneid >> 2, threadID_in_group = %laneid % 4.
 def a16(lane: int, i: int) -> tuple[int, int]:
     row = lane >> 2 if 0 <= i < 2 or 4 <= i < 6 else (lane >> 2) + 8
     return row, lane % 4 * 2 + (i & 1) if i < 4 else lane % 4 * 2 + (i & 1) + 8

@@ -1,11 +1,14 @@
 """The one-block kernels, run on the CPU by the emulator, against float64."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from tests.csrc.exact import Case, exact, floor, largest_response, noise_case, row_errors, run
 from tests.csrc.kernels import KernelError, Kernels, make_params
+from tests.csrc.toolchain import host_library
 
 PLANS = [256 << i for i in range(8)]
 BF16 = torch.bfloat16
@@ -187,6 +190,17 @@ def test_rows_of_a_projection_are_read_in_place(bf16: Kernels) -> None:
 def test_filters_of_every_float_type(bf16: Kernels, k_dtype: torch.dtype) -> None:
     case = noise_case(1, 2, 512, 300, BF16, k_dtype=k_dtype)
     assert_white(run(bf16, case)[0], exact(case)[0])
+
+
+@pytest.mark.parametrize("length", PLANS)
+def test_rounded_matrices_leave_the_gain_alone(objects: Path, length: int) -> None:
+    kernels = Kernels(host_library(objects, [(length, "float32")]))
+    case = noise_case(max(2, 16384 // length), 1, length, length, torch.float32, gates="", skip=False)
+    case.k.zero_()[:, 0] = 1
+    y, _ = run(kernels, case)
+    wanted, _ = exact(case)
+    assert abs((y * wanted).sum() / (wanted * wanted).sum() - 1) < 3e-5
+    assert row_errors(y, wanted).max() < 7.5e-4  # fp16 inside, whatever the interface
 
 
 def test_what_is_not_possible_is_said(bf16: Kernels) -> None:
