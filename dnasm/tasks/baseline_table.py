@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dnasm.baselines.markov import MarkovModel, score_orders
 from dnasm.datasets.corpus import Corpus
-from dnasm.training.loss import ValidationResult
+from dnasm.training.result import ValidationResult
 
 ALL = "all"
 """Name of the column over all genomes."""

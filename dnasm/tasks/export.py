@@ -14,7 +14,7 @@ from dnasm.models.backbone import LanguageModel
 from dnasm.models.checkpoint import WEIGHTS, empty_model, fill, load, save_model, tensors
 from dnasm.models.importers import export_hyenadna
 from dnasm.tasks.outputs import check_new_folder
-from dnasm.training.module import CHECKPOINT_SCHEMA
+from dnasm.training import CHECKPOINT_SCHEMA
 
 
 def run(config: ExportConfig) -> None:

@@ -12,17 +12,16 @@ import torch
 
 from dnasm.config import PretrainConfig, to_yaml
 from dnasm.datasets.corpus import Corpus
-from dnasm.datasets.datamodule import PretrainingData
 from dnasm.errors import BaselineNotBeaten, ConfigError
 from dnasm.models.backbone import build_model
 from dnasm.models.checkpoint import pick_device
 from dnasm.ops import set_backend
 from dnasm.tasks.baseline_table import BaselineRow, baselines_json, best_baseline, comparison_text, markov_rows
 from dnasm.tasks.export import export_checkpoint
+from dnasm.tasks.forward_batches import is_out_of_memory
 from dnasm.tasks.outputs import check_new_folder, check_space, make_folder
 from dnasm.tasks.run_record import now, write_run_json, write_text
-from dnasm.training.fit import Fit, fit
-from dnasm.training.module import Pretraining
+from dnasm.training.result import Fit
 from dnasm.training.schedule import Schedule
 
 _MARKER = "config.yaml"
@@ -163,10 +162,17 @@ def _short_names(config: PretrainConfig) -> list[str]:
 
 
 def _train(plan: Plan) -> Fit:
+    # Lightning takes seconds to import; a plan, and an error in one, come without it.
+    from dnasm.datasets.datamodule import PretrainingData
+    from dnasm.training.fit import fit
+    from dnasm.training.module import Pretraining
+
     config = plan.config
     torch.manual_seed(config.seed)
+    model = build_model(config.model)
+    model.backbone.checkpoint_activations = config.trainer.checkpoint_activations
     module = Pretraining(
-        build_model(config.model),
+        model,
         config.optim,
         plan.schedule,
         genomes=plan.genomes,
@@ -174,7 +180,26 @@ def _train(plan: Plan) -> Fit:
         provenance={"verb": "pretrain", "seed": config.seed, "genomes": plan.genomes, "window": config.data.window},
     )
     data = PretrainingData(config.data, seed=config.seed, corpus=plan.corpus)
-    return fit(module, data, config.trainer, plan.run, device=plan.device, quiet=config.quiet)
+    try:
+        return fit(module, data, config.trainer, plan.run, device=plan.device, quiet=config.quiet)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(_memory_advice(plan)) from error
+
+
+def _memory_advice(plan: Plan) -> str:
+    """Say what the steps need, and what would need less."""
+    c = plan.config
+    plain, again = (
+        c.model.memory(c.data.window, c.data.batch_size, checkpoint_activations=flag) / 1e9 for flag in (False, True)
+    )
+    return (
+        f"{plan.device} has no room for steps of {c.data.batch_size} windows of {c.data.window:,} bases, which need "
+        f"about {again if c.trainer.checkpoint_activations else plain:.2g} GB in float32: lower data.batch_size (and "
+        "raise trainer.accumulate)"
+        + ("" if c.trainer.checkpoint_activations else f", or set trainer.checkpoint_activations ({again:.2g} GB)")
+    )
 
 
 def _inputs(config: PretrainConfig) -> list[str]:

@@ -10,8 +10,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 
 from dnasm.training.logs import write_position_loss
-from dnasm.training.loss import ValidationResult
 from dnasm.training.module import Pretraining
+from dnasm.training.result import ValidationResult
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

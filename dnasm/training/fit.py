@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from dnasm.config import TrainerConfig
 from dnasm.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from dnasm.training.logs import MetricsCsv, RunLog, metric_columns
-from dnasm.training.loss import ValidationResult
 from dnasm.training.module import Pretraining
 from dnasm.training.progress import TrainingProgress
+from dnasm.training.result import Fit
 
 _TAMED = (
     "The '.*_dataloader' does not have many workers",  # the windows are read faster than any model learns
     "The `srun` command is available on your system",  # whoever wants SLURM starts us with srun
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's, against a newer torch
 )
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How a training ended."""
-
-    steps: int
-    tokens: int
-    seconds: float
-    best: ValidationResult
-    best_step: int
-    why: str
-    """What ended it."""
 
 
 class Finish(Callback):

@@ -10,8 +10,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from dnasm.training.loss import ValidationResult
 from dnasm.training.module import Pretraining
+from dnasm.training.result import ValidationResult
 
 LOG_EVERY = 10
 """Steps between rows of training metrics; each is a mean over these steps."""

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from dnasm.models.likelihood import target_log_probs
+from dnasm.training.result import ValidationResult
 
 MAX_POSITION_BINS = 1024
 
@@ -31,29 +31,6 @@ def next_base_loss(
     """
     scale = weights[:, 1:].float()
     return -(target_log_probs(logits, tokens) * scale).sum() / scale.sum().clamp_min(1e-6)
-
-
-@dataclass(frozen=True)
-class ValidationResult:
-    """Likelihood of the held-out targets, renormalised over A, C, G, T."""
-
-    nats: float
-    """Mean over all scored targets, all genomes."""
-    targets: int
-    """Targets that counted."""
-    genome_nats: list[float]
-    """The same for each genome; nan for one without held-out targets."""
-    genome_targets: list[int]
-    positions: list[tuple[int, int, int, float]] = field(repr=False, default_factory=list)
-    """Rows (start, end, targets, nats): targets at index start to end (end excluded) of their windows."""
-
-    @property
-    def bits_per_base(self) -> float:
-        return self.nats / math.log(2)
-
-    @property
-    def genome_bits_per_base(self) -> list[float]:
-        return [nats / math.log(2) for nats in self.genome_nats]
 
 
 class ValidationTally:

@@ -13,11 +13,11 @@ from torch import Tensor
 from dnasm.config import OptimConfig
 from dnasm.errors import TrainingDiverged
 from dnasm.models.backbone import LanguageModel
-from dnasm.training.loss import RunningMean, ValidationResult, ValidationTally, next_base_loss
+from dnasm.training import CHECKPOINT_SCHEMA
+from dnasm.training.loss import RunningMean, ValidationTally, next_base_loss
 from dnasm.training.optim import build_optimizer
+from dnasm.training.result import ValidationResult
 from dnasm.training.schedule import Schedule, Stopwatch
-
-CHECKPOINT_SCHEMA = 1
 
 
 class Pretraining(LightningModule):

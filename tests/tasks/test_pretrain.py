@@ -20,7 +20,7 @@ from dnasm.genome import Genome
 from dnasm.models.likelihood import target_log_probs
 from dnasm.tasks import pretrain
 from dnasm.tasks.baseline_table import best_baseline, comparison_text, markov_rows
-from dnasm.training.loss import ValidationResult
+from dnasm.training.result import ValidationResult
 from tests.tasks.runs import WINDOW, patchy_letters, shuffled, write_config, write_fasta
 
 

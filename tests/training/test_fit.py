@@ -15,9 +15,10 @@ from dnasm.config import DataConfig, GenomeConfig, ModelConfig, OptimConfig, Tra
 from dnasm.datasets.datamodule import PretrainingData
 from dnasm.errors import TrainingDiverged
 from dnasm.models.backbone import build_model
-from dnasm.training.fit import Fit, fit
-from dnasm.training.loss import ValidationResult, next_base_loss
+from dnasm.training.fit import fit
+from dnasm.training.loss import next_base_loss
 from dnasm.training.module import Pretraining
+from dnasm.training.result import Fit, ValidationResult
 from dnasm.training.schedule import Schedule
 
 WINDOW = 32
