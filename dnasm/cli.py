@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -39,7 +38,6 @@ class Verb:
     """Settings that may be given without their name, in this order."""
 
 
-_TASKS = Path(__file__).parent / "tasks"
 _HUMAN = "--genome dnasm:data/human_chr20_sample.fa.gz"
 VERBS = {
     "prepare": Verb(
@@ -108,7 +106,6 @@ VERBS = {
         "dnasm doctor",
     ),
 }
-VERBS = {name: verb for name, verb in VERBS.items() if (_TASKS / f"{verb.module}.py").is_file()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
