@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from dnasm import memory
 from dnasm.errors import ConfigError
 
 Device = str
@@ -123,6 +124,25 @@ class ModelConfig:
     layer_norm_epsilon: float = 1e-5
     """Added to the variance."""
 
+    def parameters(self) -> int:
+        """Count the parameters, without building the model."""
+        return memory.parameters(self)
+
+    def memory(self, length: int, batch: int, *, training: bool = True, checkpoint_activations: bool = False) -> int:
+        """Predict peak memory in bytes, in float32, on top of the few hundred MB of the loaded libraries.
+
+        Memory that an allocator keeps for reuse comes on top: on a CPU where tensors are below 32 MB.
+
+        Args:
+            length: Tokens of a sequence.
+            batch: Sequences at once.
+            training: Steps with AdamW, or else forward calls without gradients.
+            checkpoint_activations: Whether training keeps no more of a block than its input.
+        """
+        if training:
+            return memory.training_bytes(self, length, batch, checkpoint_activations)
+        return memory.inference_bytes(self, length, batch)
+
 
 @dataclass(kw_only=True)
 class OptimConfig:
@@ -166,6 +186,8 @@ class TrainerConfig:
     """Markov baselines of order 0 to this are fitted on the training regions and printed beside the model; -1: none."""
     require_below_markov: bool = False
     """End with an error if the best checkpoint is not below every Markov baseline, both strands, in bits per base."""
+    checkpoint_activations: bool = False
+    """Keep only the input of each block and compute the rest again: about a third more time, far less memory."""
     deterministic: bool = False
     """Refuse operations that give other sums from run to run on a GPU; a CPU run always repeats itself."""
 

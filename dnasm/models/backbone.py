@@ -7,19 +7,17 @@ from typing import cast
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from dnasm import vocabulary
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
+from dnasm.memory import ROWS
 from dnasm.models.filters import DiagonalKernel, HyenaFilter, ShiftKernel
 from dnasm.models.heads import LanguageModelHead
 from dnasm.models.mixers import H3, Attention, Hyena
 from dnasm.models.state import DecodingState, MixerState, StatefulMixer
 
 MIXERS: dict[str, type[nn.Module]] = {"hyena": Hyena, "h3": H3, "attention": Attention}
-ROWS = {"dna": vocabulary.NUM_ROWS, "gpt2": 50_264}
-"""Rows of the embedding and of the logits for each vocabulary: its tokens, padded to a multiple of 8."""
-
 _INIT_STD = 0.02
 _SSM_MAX_LR = 1e-3  # H3's recipe: state-space parameters learn at min(1e-3, lr), without weight decay
 
@@ -77,6 +75,8 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.max_length = config.max_length
+        self.checkpoint_activations = False
+        """Keep only what goes into each block, and compute the block again for its gradient."""
         self.embeddings = Embeddings(ROWS[config.vocabulary], config.d_model)
         self.dropout = nn.Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
@@ -85,20 +85,26 @@ class Backbone(nn.Module):
     def forward(self, tokens: Integer[Tensor, "b l"], layer: int = -1) -> Float[Tensor, "b l d"]:
         """Return what leaves block `layer`, or with -1 the final norm."""
         self.check_length(tokens.shape[1])
-        if not -1 <= layer < len(self.layers):
-            raise ConfigError(f"layer {layer} is not one of this model's: 0 to {len(self.layers) - 1}, or -1")
+        blocks = self._up_to(layer)
         x = self._embed(tokens)
-        for block in self.layers if layer == -1 else self.layers[: layer + 1]:
-            x = block(x)
+        again = self.checkpoint_activations and torch.is_grad_enabled()
+        for block in blocks:
+            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
         return x if layer != -1 else self.ln_f(x.to(self.ln_f.weight.dtype))
 
-    def extend(self, tokens: Integer[Tensor, "b c"], state: DecodingState) -> Float[Tensor, "b c d"]:
-        """Return what leaves the final norm at the next positions, and bring the state up to date."""
+    def extend(self, tokens: Integer[Tensor, "b c"], state: DecodingState, layer: int = -1) -> Float[Tensor, "b c d"]:
+        """Return what `forward` would at the next positions, and bring the state of the layers up to it up to date."""
+        blocks = self._up_to(layer)
         state.advance(tokens.shape[1])
         x = self._embed(tokens)
-        for block, layer in zip(self.layers, state.layers, strict=True):
-            x = cast(Block, block).extend(x, layer)
-        return self.ln_f(x.to(self.ln_f.weight.dtype))
+        for block, held in zip(blocks, state.layers, strict=False):
+            x = cast(Block, block).extend(x, held)
+        return x if layer != -1 else self.ln_f(x.to(self.ln_f.weight.dtype))
+
+    def _up_to(self, layer: int) -> list[nn.Module]:
+        if not -1 <= layer < len(self.layers):
+            raise ConfigError(f"layer {layer} is not one of this model's: 0 to {len(self.layers) - 1}, or -1")
+        return list(self.layers)[: None if layer == -1 else layer + 1]
 
     def check_length(self, length: int) -> None:
         """Raise ConfigError for an input that is longer than the model was built for."""

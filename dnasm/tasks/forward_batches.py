@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dnasm import vocabulary
+from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError, InputError
 from dnasm.vocabulary import Tokens
 
@@ -81,7 +82,9 @@ class BatchRunner:
                 batch[row, : len(sequences[index])] = sequences[index]
             try:
                 rows = compute(torch.from_numpy(batch).to(self.device)).cpu().numpy()
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._halve(len(chosen), length)
                 continue
             yield chosen, rows
@@ -90,13 +93,25 @@ class BatchRunner:
     def _halve(self, size: int, length: int) -> None:
         if size == 1:
             raise ConfigError(
-                f"{self.device} has no room for a single sequence of {length} bases; "
+                f"{self.device} has no room for a single sequence of {length} bases{self._predicted(length)}; "
                 "take shorter ones (--window), --dtype bfloat16 or --device cpu"
             )
-        torch.cuda.empty_cache()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         print(f"dnasm: {self.device} is full at {size} x {length} bases; halving the batch", file=sys.stderr)
         self._auto_bases = size // 2 * length
         self._fixed = None if self._fixed is None else size // 2
+
+    def _predicted(self, length: int) -> str:
+        config = getattr(self.model, "config", None)
+        if not isinstance(config, ModelConfig):
+            return ""
+        return f", which needs about {config.memory(length, 1, training=False) / 1e9:.2g} GB in float32"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell a lack of memory from other errors; on a CPU torch raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager

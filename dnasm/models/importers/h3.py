@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dnasm.config import ModelConfig, preset, preset_names
 from dnasm.errors import InputError
-from dnasm.models.backbone import ROWS, LanguageModel
+from dnasm.memory import ROWS
+from dnasm.models.backbone import LanguageModel
 from dnasm.models.checkpoint import empty_model, fill
 from dnasm.models.importers.source import Source, attention_layers, check_stated, count_layers, rename, size, widened
 from dnasm.models.mixers.attention import rotary_frequencies

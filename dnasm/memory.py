@@ -1,0 +1,116 @@
+"""How many parameters a model has and how much memory it needs, by arithmetic alone: no torch, nothing is built.
+
+A unit is a float32 for each position and channel, `batch * length * d_model` numbers. What a block keeps for its
+gradient is counted in units; filters and their making do not depend on the batch and are counted apart.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dnasm.config import ModelConfig
+
+ROWS = {"dna": 16, "gpt2": 50_264}
+"""Rows of the embedding and of the logits for each vocabulary: its tokens, padded to a multiple of 8."""
+
+_FLOAT = 4
+_WORKSPACE = {True: 25_000_000, False: 14_000_000}  # what libraries on a CPU take beside a model; measured by training
+_WAVE_BYTES = 32  # complex128, its modulus in float64, and two float32 for each state and time of H3's kernel
+
+
+def parameters(c: "ModelConfig") -> int:
+    """Count a model's parameters."""
+    d, inner = c.d_model, c.d_inner
+    mlp = 2 * d * inner + inner + d
+    blocks = sum(_MIXER_PARAMETERS[mixer](c) + mlp + 4 * d for mixer in mixers(c))
+    return ROWS[c.vocabulary] * d * (1 if c.tie_embeddings else 2) + blocks + 2 * d
+
+
+def mixers(c: "ModelConfig") -> list[str]:
+    """Name the mixer of each layer."""
+    return ["attention" if i in c.attention_layers else c.family for i in range(c.num_layers)]
+
+
+def training_bytes(c: "ModelConfig", length: int, batch: int, checkpoint_activations: bool) -> int:
+    """Predict the peak memory of training steps in float32 with AdamW, on top of the loaded libraries.
+
+    Args:
+        c: The architecture.
+        length: Tokens of a sequence.
+        batch: Sequences in a step.
+        checkpoint_activations: Whether a block's inside is computed again for its gradient.
+    """
+    unit = _FLOAT * batch * length * c.d_model
+    kept = [_kept(c, mixer, length, unit) for mixer in mixers(c)]
+    # The peak is in the backward pass of the last MLP: the gradients of its hidden channels, and of its output.
+    passing = (c.d_inner / c.d_model + 1) * unit + _FLOAT * batch * length * 2 * ROWS[c.vocabulary]
+    held = len(kept) * unit + max(kept) if checkpoint_activations else sum(kept)
+    if c.embedding_dropout:
+        held += unit
+    weights = _FLOAT * parameters(c)
+    # Weights and AdamW's two moments all the time; the gradients come as the activations go.
+    return round(3 * weights + _buffers(c) + max(held + passing, weights) + _WORKSPACE[True])
+
+
+def inference_bytes(c: "ModelConfig", length: int, batch: int) -> int:
+    """Predict the peak memory of a forward call in float32 without gradients, on top of the loaded libraries."""
+    unit = _FLOAT * batch * length * c.d_model
+    wide = max(2 + 2 * c.d_inner / c.d_model, *(_PASSING[mixer](c) for mixer in mixers(c)))
+    making = max(_filter_bytes(c, mixer, length) for mixer in mixers(c))
+    weights = _FLOAT * parameters(c) + _buffers(c)
+    return round(weights + wide * unit + making + _FLOAT * batch * length * ROWS[c.vocabulary] + _WORKSPACE[False])
+
+
+def _kept(c: "ModelConfig", mixer: str, length: int, unit: int) -> float:
+    """Bytes that a block keeps for its gradient."""
+    # The inputs of both norms and what they return; the MLP's hidden channels before and after the activation.
+    units = 4 + 2 * c.d_inner / c.d_model + _KEPT_UNITS[mixer](c)
+    if c.residual_dropout:
+        units += 2
+    return units * unit + _filter_bytes(c, mixer, length)
+
+
+def _filter_bytes(c: "ModelConfig", mixer: str, length: int) -> int:
+    if mixer == "hyena":  # each sine keeps what comes in, its argument and what goes out; then window and filter
+        return _FLOAT * length * (3 * (c.filter_layers + 1) * c.filter_order + 2 * c.d_model)
+    if mixer == "h3":
+        step = 1 << math.ceil(math.log2(max(length, 1)) / 2)
+        heads = c.d_model // c.head_dim
+        return _WAVE_BYTES * heads * (c.state_size // 2) * (step + -(-length // step)) + _FLOAT * length * c.d_model
+    return 0
+
+
+def _buffers(c: "ModelConfig") -> int:
+    """Bytes of Hyena's positional features, which every layer holds for the longest input."""
+    return _FLOAT * mixers(c).count("hyena") * (c.max_length or 0) * (c.filter_embedding + 1)
+
+
+def _hyena_parameters(c: "ModelConfig") -> int:
+    d, w = c.d_model, c.filter_order
+    made = c.filter_embedding * w + w + c.filter_layers * (w * w + w) + w * d + w  # the last w are frequencies
+    return 4 * d * (d + 1) + 3 * d * (c.short_filter + 1) + made + d
+
+
+def _h3_parameters(c: "ModelConfig") -> int:
+    d, heads = c.d_model, c.d_model // c.head_dim
+    return 4 * d * (d + 1) + 2 * d * c.state_size + d + heads * (1 + 3 * c.state_size) + heads
+
+
+_MIXER_PARAMETERS: dict[str, Callable[["ModelConfig"], int]] = {
+    "hyena": _hyena_parameters,
+    "h3": _h3_parameters,
+    "attention": lambda c: 4 * c.d_model * (c.d_model + 1),
+}
+# Units that a mixer keeps between its norm and its output.
+_KEPT_UNITS: dict[str, Callable[["ModelConfig"], int]] = {
+    "hyena": lambda c: 7,  # the projection, the same after the short convolution, and what the long one returns
+    "h3": lambda c: 5 if c.head_dim == 1 else 3 + 2 * c.head_dim,  # q, k, v, shifted k, result; gates by channel
+    "attention": lambda c: 7 if c.rotary_dim else 4,  # q, k, v, result; turned q and k, and the result in order
+}
+# Units that a mixer holds at once when nothing is kept, its input among them.
+_PASSING: dict[str, Callable[["ModelConfig"], int]] = {
+    "hyena": lambda c: 9,
+    "h3": lambda c: 7 if c.head_dim == 1 else 10,
+    "attention": lambda c: 12 if c.rotary_dim else 7,
+}
