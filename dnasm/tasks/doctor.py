@@ -1,9 +1,8 @@
 """`dnasm doctor`: what works here, and what to do about the rest."""
 
 import json
-import os
 import shutil
-import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -12,9 +11,9 @@ from pathlib import Path
 import torch
 
 from dnasm.config import DoctorConfig
-from dnasm.errors import BackendUnavailable, DnasmError
+from dnasm.errors import BackendUnavailable, ConfigError, DnasmError
 from dnasm.ops import fftconv, record_calls
-from dnasm.ops.build import cache_folder
+from dnasm.ops.build import build_cuda, cache_folder, describe
 from dnasm.tasks.run_record import versions
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -26,6 +25,12 @@ _EXTRAS = {
     "hub": ("huggingface_hub",),
     "lora": ("peft",),
     "tasks": ("sklearn",),
+}
+_ADVICE = {
+    "cache": "set DNASM_CACHE to a folder of yours",
+    "g++": "the fast CPU kernels need it: install your system's g++, as in apt install g++",
+    "ninja": "compiling kernels needs it: pip install ninja",
+    "nvcc": "only GPU kernels need it: install the CUDA toolkit of torch's major version",
 }
 
 
@@ -46,11 +51,16 @@ class Finding:
 
 
 def run(config: DoctorConfig) -> None:
-    """Print what was found, as a table or as JSON.
+    """Build what was asked for, then print what was found, as a table or as JSON.
 
     Raises:
+        BackendUnavailable: If a build was asked for and cannot be made.
         BrokenInstallation: If something does not work that every user needs.
     """
+    if config.build:
+        build_cuda(config.architectures, progress=lambda line: print(line, file=sys.stderr, flush=True))
+    elif config.architectures:
+        raise ConfigError("--architectures says what to build for; it needs --build")
     findings = list(examine())
     if config.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
@@ -67,8 +77,9 @@ def examine() -> Iterator[Finding]:
         there = found != "not installed"
         yield Finding(name, OK if there else BROKEN, found, "" if there else f"pip install {name}")
     yield _gpu()
-    yield _tool("g++", "the fast CPU kernels need it: install your system's g++, as in apt install g++")
-    yield _tool("nvcc", "only GPU kernels need it: install the CUDA toolkit of torch's version")
+    for name, text in describe().items():
+        unavailable = text.startswith("unavailable")
+        yield Finding(name, MISSING if unavailable else OK, text, _ADVICE.get(name, "") if unavailable else "")
     yield _convolution("cpu")
     yield _convolution("cuda")
     for extra, modules in _EXTRAS.items():
@@ -76,13 +87,12 @@ def examine() -> Iterator[Finding]:
         advice = f"pip install 'dnasm[{extra}]'" if absent else ""
         found = f"lacks {', '.join(absent)}" if absent else ", ".join(modules)
         yield Finding(f"[{extra}]", MISSING if absent else OK, found, advice)
-    yield _cache()
     yield _disk(Path.cwd())
 
 
 def _line(finding: Finding) -> str:
-    text = f"{finding.state:<8} {finding.what:<16} {finding.found}"
-    return f"{text}\n{'':<25} -> {finding.advice}" if finding.advice else text
+    text = f"{finding.state:<8} {finding.what:<20} {finding.found}"
+    return f"{text}\n{'':<29} -> {finding.advice}" if finding.advice else text
 
 
 def _gpu() -> Finding:
@@ -92,15 +102,6 @@ def _gpu() -> Finding:
     if torch.version.cuda is None:
         return Finding("GPU", MISSING, "this torch was built for the CPU", "install a CUDA build of torch to use a GPU")
     return Finding("GPU", MISSING, "torch sees none", "look at nvidia-smi: is there a driver for this GPU?")
-
-
-def _tool(name: str, advice: str) -> Finding:
-    path = shutil.which(name)
-    if path is None:
-        return Finding(name, MISSING, "not on PATH", advice)
-    answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=60)
-    lines = answer.stdout.strip().splitlines() or [f"{path} does not say its version"]
-    return Finding(name, OK, next((line for line in lines if "release" in line), lines[0]))
 
 
 def _convolution(backend: str) -> Finding:
@@ -121,14 +122,6 @@ def _convolution(backend: str) -> Finding:
         return Finding(what, BROKEN, f"{body}, wrong by {wrong:.1e}", f"delete {cache_folder()} and try again")
     advice = "" if body == "native" else "the compiled kernels did not run, the reason is in the warning above"
     return Finding(what, OK, f"{body}, relative error {wrong:.1e}", advice)
-
-
-def _cache() -> Finding:
-    folder = cache_folder()
-    chosen = "$DNASM_CACHE" if os.environ.get("DNASM_CACHE") else "default; $DNASM_CACHE chooses another"
-    if os.access(folder, os.W_OK):
-        return Finding("cache", OK, f"{folder} ({chosen})")
-    return Finding("cache", BROKEN, f"{folder} cannot be written", "set DNASM_CACHE to a folder of yours")
 
 
 def _disk(folder: Path) -> Finding:
