@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hint
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from dnasm import config as presets
 from dnasm.config import FLOAT_WITHOUT_POINT, ModelConfig
 from dnasm.errors import ConfigError
+from dnasm.presets import preset
 from dnasm.resources import locate
 
 Config = TypeVar("Config")
@@ -248,7 +248,7 @@ def fill(config: type[Config], parser: ArgumentParser, given: Given) -> Config:
     named = base["model"].pop("preset", None) if _has_model(config) and "model" in base else None
     name = flags.pop(_PRESET, named)
     if name is not None:
-        base["model"] = asdict(presets.preset(str(name))) | base.get("model", {})
+        base["model"] = asdict(preset(str(name))) | base.get("model", {})
     words = [f"--{key}={value}" for key, value in flags.items()]
     try:
         namespace = parser.parse_args(["--config", json.dumps(base), *words])

@@ -5,17 +5,10 @@ It imports neither torch nor Lightning, so that `dnasm VERB --help` answers at o
 
 import json
 import re
-import types
-from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from dnasm import memory
-from dnasm.errors import ConfigError
 
 Device = str
 """`auto`, `cpu`, `cuda` or `cuda:N`."""
@@ -75,7 +68,7 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The architecture. `dnasm.config.preset(name)` gives the named ones, from tiny to the published sizes."""
+    """The architecture. `dnasm.presets.preset(name)` gives the named ones, from tiny to the published sizes."""
 
     family: Literal["hyena", "h3", "attention"] = "hyena"
     """Mixer of every layer that is not in `attention_layers`."""
@@ -87,6 +80,11 @@ class ModelConfig:
     """Hidden channels of the MLP."""
     max_length: int | None = 1024
     """Longest input, in tokens; a longer one is an error. Hyena's filters are defined on it; null (H3): no limit."""
+    bidirectional: bool = False
+    """Whether each position sees both sides; such a model learns by masking, and cannot generate or score variants."""
+    equivariant: bool = False
+    """Read both strands with one set of weights, so that the reverse complement gives the same, turned round; learns
+    by masking too."""
     attention_layers: list[int] = field(default_factory=list)
     """Layers (0-based) whose mixer is attention."""
     num_heads: int = 4
@@ -123,6 +121,11 @@ class ModelConfig:
     """Whether the model was trained with [SEP] after the sequence, as HyenaDNA's were."""
     layer_norm_epsilon: float = 1e-5
     """Added to the variance."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether `logits[:, i]` predict token i + 1 from those before it; else they are of token i, where masked."""
+        return not (self.bidirectional or self.equivariant)
 
     def parameters(self) -> int:
         """Count the parameters, without building the model."""
@@ -427,70 +430,3 @@ def to_yaml(config: Any) -> str:
     Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT_WITHOUT_POINT, list("-+0123456789"))
     tree = json.loads(json.dumps(asdict(config)))  # tuples become lists, which YAML can say
     return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True)
-
-
-def preset(name: str) -> ModelConfig:
-    """Return a named architecture of `presets.yaml`.
-
-    Raises:
-        ConfigError: If there is none of that name; the message lists them.
-
-    >>> preset("hyenadna-tiny-1k").max_length
-    1026
-    """
-    presets = _presets()
-    if name not in presets:
-        raise ConfigError(f"no model preset {name!r}; there are {', '.join(presets)}")
-    return model_config(presets[name], f"preset {name}")
-
-
-def preset_names() -> list[str]:
-    """Names that `preset` knows, in the file's order."""
-    return list(_presets())
-
-
-@cache
-def _presets() -> dict[str, dict[str, Any]]:
-    import yaml
-
-    return yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text())
-
-
-def model_config(values: Mapping[str, Any], where: str) -> ModelConfig:
-    """Make a ModelConfig of plain values, as a file holds them, and take nothing on trust.
-
-    Args:
-        values: Field names and values; fields that are left out take their defaults.
-        where: Where they stand, for the message.
-
-    Raises:
-        ConfigError: If a key is unknown or a value has the wrong type; the message names both.
-    """
-    hints = get_type_hints(ModelConfig)
-    fields: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in hints:
-            near = get_close_matches(key, hints, 1)
-            raise ConfigError(f"{where}: unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        if not _fits(value, hints[key]):
-            raise ConfigError(f"{where}: {key} is {value!r}, it must be {_type_name(hints[key])}")
-        fields[key] = float(value) if hints[key] is float else deepcopy(value)
-    return ModelConfig(**fields)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is list:
-        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-
-
-def _type_name(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(repr(value) for value in get_args(hint))
-    return hint.__name__ if isinstance(hint, type) and get_origin(hint) is None else str(hint)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
 import dnasm
-from dnasm import arguments, cli, config
+from dnasm import arguments, cli, config, presets
 from dnasm.arguments import build_parser, fill, nearest, read_arguments
 from dnasm.errors import ConfigError, DnasmError, InputError, OutputError
 from dnasm.resources import resource
@@ -74,7 +74,7 @@ def test_values_are_read_by_their_type() -> None:
 def test_yaml_lies_below_flags_and_above_the_preset(tmp_path: Path) -> None:
     file = write(tmp_path / "a.yaml", "seed: 5\nmodel: {preset: small, num-layers: 3}\noptim: {lr: 6e-4}\n")
     filled = pretrain("--config", file, "--model.num-heads", "2", "--seed", "6")
-    small = config.preset("small")
+    small = presets.preset("small")
     assert filled.seed == 6
     assert filled.optim.lr == 6e-4
     assert (filled.model.d_model, filled.model.max_length) == (small.d_model, small.max_length)

@@ -99,7 +99,7 @@ class Contigs(Mapping[str, int]):
     def unknown(self, name: str, where: str) -> InputError:
         r"""The error for a name that is not there, with the nearest ones that are.
 
-        >>> str(Contigs("1\\n2", [5, 5]).unknown("chr1", "a.fa"))
+        >>> str(Contigs("1\n2", [5, 5]).unknown("chr1", "a.fa"))
         "a.fa has no contig 'chr1'; it has '1' (the prefix 'chr' differs)"
         """
         other = name.removeprefix("chr") if name.startswith("chr") else f"chr{name}"

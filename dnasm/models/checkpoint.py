@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dnasm import __version__
-from dnasm.config import ModelConfig, model_config
+from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError, InputError, MissingExtra, OutputError
 from dnasm.models.backbone import LanguageModel, build_model, cast_model, mark_parameters
+from dnasm.presets import model_config
 
 SCHEMA_VERSION = 1
 CONFIG, WEIGHTS, CARD, PROVENANCE = "config.json", "model.safetensors", "README.md", "provenance.json"

@@ -11,7 +11,7 @@ from dnasm.ops.spectrum import Spectrum
 Signal = Float[Tensor, "b d l"]
 
 
-def fftconv(
+def fftconv(  # long: its contract is said in one place
     u: Signal,
     k: Tensor | Spectrum,
     *,
@@ -43,8 +43,8 @@ def fftconv(
         u: Signal in float32, bfloat16, float16 or float64; strided views are welcome.
         k: Filter (d, taps) with lags from 0, any number of taps, any float dtype; with `bidirectional` (d, 2, taps),
             the past with lag 0 and the future from lag 1; or what `spectrum` made of one.
-        in_gate: Multiplies u; u's dtype.
-        out_gate: Multiplies the result; u's dtype.
+        in_gate: Multiplies u, in u's dtype.
+        out_gate: Multiplies the result, in u's dtype.
         skip: Weight of x itself, one a channel.
         bidirectional: Whether k has a future too.
         cu_seqlens: Bounds of sequences packed along l, from 0 to l; none sees another.
@@ -53,7 +53,7 @@ def fftconv(
         precision: `float32`, or None for the dtype's own route.
 
     Returns:
-        (b, d, l) in u's dtype, contiguous.
+        (b, d, l) in u's dtype.
 
     Raises:
         BackendUnavailable: If the named backend cannot run here.

@@ -13,11 +13,12 @@ import numpy as np
 import pyfaidx
 import torch
 
-from dnasm.config import BenchConfig, DataConfig, GenomeConfig, preset
+from dnasm.config import BenchConfig, DataConfig, GenomeConfig
 from dnasm.datasets.corpus import Corpus
 from dnasm.datasets.dataset import TrainingBatches
 from dnasm.genome.store import prepare
 from dnasm.models import build_model
+from dnasm.presets import preset
 from dnasm.resources import locate
 from dnasm.tasks.bench import Row, race, say, seconds
 from dnasm.training.loss import next_base_loss

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from dnasm.config import ExportConfig, model_config
+from dnasm.config import ExportConfig
 from dnasm.errors import InputError
 from dnasm.models.backbone import LanguageModel
 from dnasm.models.checkpoint import WEIGHTS, empty_model, fill, load, save_model, tensors
 from dnasm.models.importers import export_hyenadna
+from dnasm.presets import model_config
 from dnasm.tasks.outputs import check_new_folder
 from dnasm.training import CHECKPOINT_SCHEMA
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dnasm.config import ModelConfig, preset
+from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.models import LanguageModel
 from dnasm.models.likelihood import (
@@ -17,6 +17,7 @@ from dnasm.models.likelihood import (
     sequence_log_likelihoods,
     target_log_probs,
 )
+from dnasm.presets import preset
 from dnasm.vocabulary import PAD, encode
 
 

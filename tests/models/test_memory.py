@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from dnasm import vocabulary
-from dnasm.config import ModelConfig, preset, preset_names
+from dnasm.config import ModelConfig
 from dnasm.memory import ROWS
 from dnasm.models import LanguageModel, build_model
+from dnasm.presets import preset, preset_names
 
 Maker = Callable[[ModelConfig], LanguageModel]
 
@@ -69,6 +70,9 @@ def test_parameters_are_counted_without_a_model(name: str) -> None:
 
 
 def test_every_kind_of_layer_is_counted(configs: dict[str, ModelConfig]) -> None:
+    for base in configs.values():
+        config = replace(base, bidirectional=True)
+        assert config.parameters() == sum(p.numel() for p in build_model(config).parameters())
     for config in configs.values():
         assert config.parameters() == sum(p.numel() for p in build_model(config).parameters())
         assert config.memory(100, 1, training=False) < config.memory(100, 1)

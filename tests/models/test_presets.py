@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 import torch
 
-from dnasm.config import model_config, preset, preset_names
 from dnasm.errors import ConfigError
 from dnasm.models import build_model
+from dnasm.presets import model_config, preset, preset_names
 
 HYENADNA = {
     "hyenadna-tiny-1k": (2, 128, 512, 1026, 436_096),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import dnasm
-from dnasm import cli, config
+from dnasm import cli, presets
 from dnasm.arguments import build_parser, fill, read_arguments
 from dnasm.baselines.markov import MarkovModel
 from dnasm.config import DataConfig, GenomeConfig, PretrainConfig
@@ -151,7 +151,7 @@ def test_a_model_of_billions_is_planned_without_memory(
 ) -> None:
     monkeypatch.setattr(pretrain, "check_space", lambda folder, needed: None)
     settings = read_config(write_config(tmp_path / "c.yaml", patchy_fasta, max_steps=1), "--out", str(tmp_path / "run"))
-    model = replace(config.preset("h3-2.7b"), vocabulary="dna")
+    model = replace(presets.preset("h3-2.7b"), vocabulary="dna")
     assert pretrain.make_plan(replace(settings, model=model)).parameters > 2e9
 
 

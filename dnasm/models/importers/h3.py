@@ -9,13 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dnasm.config import ModelConfig, preset, preset_names
+from dnasm.config import ModelConfig
 from dnasm.errors import InputError
 from dnasm.memory import ROWS
 from dnasm.models.backbone import LanguageModel
 from dnasm.models.checkpoint import empty_model, fill
 from dnasm.models.importers.source import Source, attention_layers, check_stated, count_layers, rename, size, widened
 from dnasm.models.mixers.attention import rotary_frequencies
+from dnasm.presets import preset, preset_names
 
 _MIXER = "backbone.layers.{}.mixer."
 _EMBEDDING, _HEAD = "backbone.embeddings.word_embeddings.weight", "lm_head.weight"

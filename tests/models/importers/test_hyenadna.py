@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dnasm.config import ModelConfig, preset
+from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError, InputError, OutputError
 from dnasm.models import LanguageModel
 from dnasm.models.importers import export_hyenadna, import_hyenadna
 from dnasm.models.importers.source import read_source
+from dnasm.presets import preset
 
 Maker = Callable[..., dict[str, Tensor]]
 State = dict[str, Tensor]
