@@ -1,32 +1,42 @@
-// The kernels of one plan and dtype: compile with -DDNASM_LENGTH=<plan length> -DDNASM_DTYPE=<Dtype>.
+// The kernels of one plan and dtype: compile with -DDNASM_LENGTH=<plan length> -DDNASM_DTYPE=<Dtype>, and for the float32
+// route with -DDNASM_PRECISION=1 (plans up to 16384; that one serves all longer ones).
 #include "schedule.cuh"
+
+#if !defined(DNASM_PRECISION)
+#define DNASM_PRECISION 0
+#endif
 
 namespace dnasm {
 namespace {
 
+constexpr int kChosen = DNASM_DTYPE;
+
+#if DNASM_PRECISION
+using Chosen = Precise<DNASM_LENGTH>;
+constexpr Kernels kernels = {Chosen::spectrum_bytes, Chosen::forward_bytes,          Chosen::backward_bytes,
+                             Chosen::spectrum,       Chosen::forward<kChosen>, Chosen::backward<kChosen>};
+#else
 using Chosen = Plan<DNASM_LENGTH>;
 using ChosenBack = Plan<DNASM_LENGTH, DNASM_LENGTH == 8192 ? 16 : Chosen::kWarps>;  // its sums leave room for one block an SM
-constexpr int kChosen = DNASM_DTYPE;
 
 const char* run_forward(const Params& p) {
   if (!full_rows<Chosen>(p)) return launch_forward<Chosen, kChosen, false, true>(p);
   if (p.in_gate.data || p.out_gate.data) return launch_forward<Chosen, kChosen, true, true>(p);
   return launch_forward<Chosen, kChosen, true, false>(p);
 }
-
 const char* run_backward(const Params& p) {
   if (!full_rows<ChosenBack>(p)) return launch_backward<ChosenBack, kChosen, false, true>(p);
   if (p.in_gate.data || p.out_gate.data) return launch_backward<ChosenBack, kChosen, true, true>(p);
   return launch_backward<ChosenBack, kChosen, true, false>(p);
 }
-
+size_t no_bytes(const Params&) { return 0; }
 size_t backward_bytes(const Params& p) { return BackwardScratch<ChosenBack>(p).bytes; }
 
-[[maybe_unused]] const bool announced = [] {
-  register_kernels(DNASM_LENGTH, kChosen,
-                   {plan_spectrum_bytes<Chosen>, backward_bytes, launch_spectrum<Chosen>, run_forward, run_backward});
-  return true;
-}();
+constexpr Kernels kernels = {plan_spectrum_bytes<Chosen>, no_bytes,    backward_bytes,
+                             launch_spectrum<Chosen>,     run_forward, run_backward};
+#endif
+
+[[maybe_unused]] const bool announced = (register_kernels(DNASM_LENGTH, kChosen, kernels, DNASM_PRECISION), true);
 
 }  // namespace
 }  // namespace dnasm

@@ -105,6 +105,10 @@ struct Worker {
       if (gated) multiply_by(v, factors);
     });
   }
+  // What makes results of sums; the matrices' gain is made good here, in float32.
+  DNASM_DEVICE float factor(const Operand<P>& x, int unit) const {
+    return power_of_two(x.exponent(unit) + filter_exponent) * (1 / P::kGain);
+  }
   template <bool kConjugate>
   DNASM_DEVICE void multiply_filter(int unit, Tile& x) const {
     const int at = P::tile_of(unit) * 64;
@@ -134,7 +138,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const 
           if (gated) me.load(gate, i, factors[k]);
         },
         [&](int i, int k, float(&v)[8]) {
-          const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
+          const float factor = me.factor(x, i);
           float passed[8];
           x.elements(i, skip, passed);
           DNASM_UNROLL
@@ -252,7 +256,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
             me.load(dy, i, pairs[k]);
           },
           [&](int i, int k, float(&v)[8]) {
-            const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
+            const float factor = me.factor(x, i);
             float passed[8];
             x.elements(i, skip, passed);
             DNASM_UNROLL
@@ -281,7 +285,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
           me.load(u, i, pairs[k]);
         },
         [&](int i, int k, float(&v)[8]) {
-          const float factor = power_of_two(x.exponent(i) + me.filter_exponent);
+          const float factor = me.factor(x, i);
           float a[8], g[8];
           Pair factors[4];
           if (x_gated) me.load(gate, i, factors);

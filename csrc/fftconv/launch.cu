@@ -6,17 +6,20 @@ namespace {
 
 constexpr int64_t kSmallestPlan = 256;
 constexpr int kPlans = 8, kDtypes = 3;  // plans of 256 << i
+// The float32 route: objects up to 16384 points, the last for all longer plans; 2^22 is where its angles stop being exact.
+constexpr int64_t kWidestObject = 16384, kLongestPrecise = 1 << 22;
 
-Kernels* kernels_of(int64_t plan, int dtype) {
-  static Kernels table[kPlans][kDtypes] = {};
-  if (dtype < 0 || dtype >= kDtypes) return nullptr;
+Kernels* kernels_of(int64_t plan, int dtype, int precision) {
+  static Kernels table[2][kPlans][kDtypes] = {};
+  if (dtype < 0 || dtype >= kDtypes || precision < kFast || precision > kPrecise) return nullptr;
+  if (precision == kPrecise && plan > kWidestObject) plan = kWidestObject;
   for (int i = 0; i < kPlans; ++i)
-    if (kSmallestPlan << i == plan) return &table[i][dtype];
+    if (kSmallestPlan << i == plan) return &table[precision][i][dtype];
   return nullptr;
 }
 
 const Kernels* kernels_for(const Params& p) {
-  const Kernels* kernels = kernels_of(plan_length(p.length, p.precision), p.dtype);
+  const Kernels* kernels = kernels_of(plan_length(p.length, p.precision), p.dtype, p.precision);
   return kernels && kernels->forward ? kernels : nullptr;
 }
 
@@ -26,7 +29,7 @@ const char* check(const Params& p) {
   if (p.channels > 1 << 24) return "channels: at most 2^24";
   if (p.dtype < 0 || p.dtype >= kDtypes) return "u: float32, float16 or bfloat16";
   if (p.filter_dtype < 0 || p.filter_dtype > kFloat64) return "filter: float32, float16, bfloat16 or float64";
-  if (p.precision != kFast) return "precision: no float32 kernels in this build";
+  if (p.precision != kFast && p.precision != kPrecise) return "precision: fast (0) or float32 (1)";
   if (!plan_length(p.length, p.precision)) return "length: longer than the longest plan";
   if (!kernels_for(p)) return "no kernels for this length and dtype in this build";
   if (!p.spectrum) return "spectrum: no buffer";
@@ -37,18 +40,19 @@ const char* check(const Params& p) {
 
 }  // namespace
 
-void register_kernels(int64_t plan, int dtype, const Kernels& kernels) {
-  if (Kernels* row = kernels_of(plan, dtype)) *row = kernels;
+void register_kernels(int64_t plan, int dtype, const Kernels& kernels, int precision) {
+  if (Kernels* row = kernels_of(plan, dtype, precision)) *row = kernels;
 }
 
-bool has_kernels(int64_t plan, int dtype) {
-  const Kernels* row = kernels_of(plan, dtype);
+bool has_kernels(int64_t plan, int dtype, int precision) {
+  const Kernels* row = kernels_of(plan, dtype, precision);
   return row && row->forward;
 }
 
-int64_t plan_length(int64_t length, int) {
-  for (int i = 0; i < kPlans; ++i)
-    if (length <= kSmallestPlan << i) return kSmallestPlan << i;
+int64_t plan_length(int64_t length, int precision) {
+  const int64_t longest = precision == kPrecise ? kLongestPrecise : kSmallestPlan << (kPlans - 1);
+  for (int64_t plan = kSmallestPlan; plan <= longest; plan *= 2)
+    if (length <= plan) return plan;
   return 0;
 }
 
@@ -57,7 +61,10 @@ size_t spectrum_bytes(const Params& p) {
   return kernels ? kernels->spectrum_bytes(p) : 0;
 }
 
-size_t forward_scratch_bytes(const Params&) { return 0; }
+size_t forward_scratch_bytes(const Params& p) {
+  const Kernels* kernels = kernels_for(p);
+  return kernels ? kernels->forward_scratch_bytes(p) : 0;
+}
 
 size_t backward_scratch_bytes(const Params& p) {
   const Kernels* kernels = kernels_for(p);

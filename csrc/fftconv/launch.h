@@ -67,16 +67,17 @@ const char* forward(const Params& p);
 const char* backward(const Params& p);
 
 // The kernels of one (plan length, dtype) live in an object of their own, compiled from instance.cu with
-// -DDNASM_LENGTH=4096 -DDNASM_DTYPE=2; linked beside launch.o (or loaded later) it announces itself. Without it every
+// -DDNASM_LENGTH=4096 -DDNASM_DTYPE=2 (for the float32 route -DDNASM_PRECISION=1 besides); linked beside launch.o (or loaded later) it announces itself. Without it every
 // function above answers 0 or an error for that length and dtype; has_kernels asks.
 struct Kernels {
   size_t (*spectrum_bytes)(const Params&);
+  size_t (*forward_scratch_bytes)(const Params&);
   size_t (*backward_scratch_bytes)(const Params&);
   const char* (*filter_spectrum)(const Params&);
   const char* (*forward)(const Params&);
   const char* (*backward)(const Params&);
 };
-void register_kernels(int64_t plan_length, int dtype, const Kernels& kernels);
-bool has_kernels(int64_t plan_length, int dtype);
+void register_kernels(int64_t plan_length, int dtype, const Kernels& kernels, int precision = kFast);
+bool has_kernels(int64_t plan_length, int dtype, int precision = kFast);
 
 }  // namespace dnasm

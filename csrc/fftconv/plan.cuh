@@ -57,7 +57,7 @@ struct Plan {
   DNASM_SHARED_CODE static int tile_of(int unit) { return kDirect ? 0 : unit; }
 
   // Rounding the DFT matrices to fp16 shortens forward and back together by this much (measured on white noise through a
-  // filter of one tap, tests/csrc); spectra of filters are lengthened, and so is the sum for their gradient.
+  // filter of one tap, tests/csrc); results are lengthened, and so is the sum for the filter's gradient.
   static constexpr float kGain = kL == 256    ? 1 - 0.46e-4f
                                  : kL == 512   ? 1 - 2.22e-4f
                                  : kL == 1024  ? 1 - 2.61e-4f

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernel.cuh"
-#include "wide.cuh"
+#include "precise.cuh"
 
 namespace dnasm {
 
@@ -75,10 +75,10 @@ size_t plan_spectrum_bytes(const Params& p) {
 
 template <class P>
 const char* launch_spectrum(const Params& p) {
-  using W = Wide<P::kLength>;
+  using W = PlanWide<P>;
   const int64_t rows_a_block = W::kThreads / 32, table_blocks = (P::Rows::kRows + rows_a_block - 1) / rows_a_block;
-  const LaunchShape shape{p.channels * W::kSplits + table_blocks, W::kThreads, W::kSharedBytes, p.stream};
-  return launch(spectrum_kernel<P::kLength>, shape, p, spectrum_layout<P>(p));
+  const LaunchShape shape{p.channels * (P::kLength / W::kN) + table_blocks, W::kThreads, W::kSharedBytes, p.stream};
+  return launch(spectrum_kernel<P>, shape, p, spectrum_layout<P>(p));
 }
 
 template <class P, int kDtype, bool kFull, bool kGated>
@@ -90,7 +90,7 @@ const char* launch_forward(const Params& p) {
 
 template <class P, int kDtype, bool kFull, bool kGated>
 const char* launch_backward(const Params& p) {
-  using W = Wide<P::kLength>;
+  using W = PlanWide<P>;
   const BackwardScratch<P> scratch(p);
   Work work = backward_work<P>(p);
   work.saved = reinterpret_cast<Quad*>(static_cast<char*>(p.scratch) + scratch.saved_at);
@@ -98,9 +98,58 @@ const char* launch_backward(const Params& p) {
   if (const char* text = launch(backward_kernel<P, kDtype, kFull, kGated>, shape, p, work)) return text;
   if (!p.dk && !p.dskip) return nullptr;
   const float* sums = static_cast<const float*>(p.scratch);
+  const PartialSums partial{sums, sums + scratch.skip_at / 4, static_cast<int>(scratch.partials),
+                            static_cast<int>(scratch.skip_partials)};
   const LaunchShape last{p.channels, W::kThreads, W::kSharedBytes, p.stream};
-  return launch(filter_gradient_kernel<P::kLength>, last, p, sums, static_cast<int>(scratch.partials),
-                sums + scratch.skip_at / 4, static_cast<int>(scratch.skip_partials));
+  return launch(filter_gradient_kernel<P>, last, p, partial);
 }
+
+// The float32 route, for plans of kN points and, at kWidest, for all longer ones.
+template <int kN>
+struct Precise {
+  using W = Wide<kN>;
+  static int splits(const Params& p) { return static_cast<int>(plan_length(p.length, kPrecise) / kN); }
+  // Blocks keep spectra and rows of their own: no more of them than fill a device.
+  static PreciseWork make_work(const Params& p) {
+    PreciseWork work{};
+    const int64_t wanted = (528 + p.channels - 1) / p.channels;
+    work.splits = splits(p), work.chunks = static_cast<int>(wanted < p.batch ? wanted : p.batch);
+    return work;
+  }
+  static size_t rows_bytes(const Params& p, const PreciseWork& work) {
+    return work.splits > 1 ? round_up(static_cast<size_t>(p.channels * work.chunks) * work.splits * kN * 8) : 0;
+  }
+  static size_t spectrum_bytes(const Params& p) { return static_cast<size_t>(p.channels) * splits(p) * kN * 8; }
+  static size_t forward_bytes(const Params& p) { return rows_bytes(p, make_work(p)); }
+  static size_t backward_bytes(const Params& p) {
+    const PreciseWork work = make_work(p);
+    const size_t blocks = static_cast<size_t>(p.channels * work.chunks);
+    return rows_bytes(p, work) + blocks * kN * 8 * (1 + static_cast<size_t>(work.splits)) + blocks * 4;
+  }
+  static LaunchShape shape(const Params& p, int64_t blocks) { return {blocks, W::kThreads, W::kSharedBytes, p.stream}; }
+
+  static const char* spectrum(const Params& p) {
+    return launch(precise_spectrum_kernel<kN>, shape(p, p.channels * splits(p)), p, splits(p));
+  }
+  template <int kDtype>
+  static const char* forward(const Params& p) {
+    PreciseWork work = make_work(p);
+    work.rows = static_cast<float*>(p.scratch);
+    return launch(precise_forward_kernel<kN, kDtype>, shape(p, p.channels * work.chunks), p, work);
+  }
+  template <int kDtype>
+  static const char* backward(const Params& p) {
+    PreciseWork work = make_work(p);
+    const int64_t blocks = p.channels * work.chunks;
+    work.rows = static_cast<float*>(p.scratch);
+    work.saved = reinterpret_cast<Complex*>(static_cast<char*>(p.scratch) + rows_bytes(p, work));
+    work.sums = work.saved + blocks * kN;
+    work.skip_sums = reinterpret_cast<float*>(work.sums + blocks * kN * work.splits);
+    if (const char* text = launch(precise_backward_kernel<kN, kDtype>, shape(p, blocks), p, work)) return text;
+    if (!p.dk && !p.dskip) return nullptr;
+    const PartialSums sums{&work.sums->re, work.skip_sums, work.chunks, work.chunks};
+    return launch(precise_gradient_kernel<kN>, shape(p, p.channels), p, sums, work.splits);
+  }
+};
 
 }  // namespace dnasm

@@ -1,7 +1,7 @@
 // The transform in float32, without tensor cores: filters to spectra, gradients of spectra to gradients of filters.
 //
-// Of a plan of kL points, split s of kSplits takes the frequencies m = s + kSplits m': the input, folded by
-// e(n1 (s + 1/4) / kSplits) and turned by e(r (s + 1/4) / kL), goes through a plain DFT of kN = kL / kSplits points in
+// Of a plan of L points, split s of `splits` takes the frequencies m = s + splits m': the input, folded by
+// e(n1 (s + 1/4) / splits) and turned by e(r (s + 1/4) / L), goes through a plain DFT of kN = L / splits points in
 // shared memory, radix 16 and one smaller radix, in place: digit m'_j ends where n'_j stood.
 #pragma once
 
@@ -41,20 +41,28 @@ DNASM_DEVICE void small_dft(Complex (&v)[kR]) {
   }
 }
 
-template <int kL>
+constexpr int kWidest = 16384;  // points of 8 bytes in 227 KB
+
+template <int kPoints>
 struct Wide {
-  static constexpr int kN = kL < 16384 ? kL : 16384;
-  static constexpr int kSplits = kL / kN;
+  static constexpr int kN = kPoints;
   static constexpr int kThreads = kN >= 8192 ? 512 : kN >= 512 ? kN / 16 : 32;
   static constexpr size_t kSharedBytes = (kN + kN / 16) * sizeof(Complex) + 256;
+  int splits;
+  float* scratch;   // for block_sum
   Complex* points;
 
+  explicit DNASM_DEVICE Wide(int parts)
+      : splits(parts),
+        scratch(reinterpret_cast<float*>(dynamic_shared())),
+        points(reinterpret_cast<Complex*>(dynamic_shared() + 256)) {}
   static DNASM_DEVICE int padded(int i) { return i + i / 16; }  // rows of 16 would all start in one bank
   DNASM_DEVICE Complex& at(int i) const { return points[padded(i)]; }
-  // e(n (s + 1/4) / kL)
-  static DNASM_DEVICE Complex turn(int n, int s) {
-    const int64_t quarters = static_cast<int64_t>(n) * (4 * s + 1) & (4 * static_cast<int64_t>(kL) - 1);
-    return cos_sin_pi(static_cast<float>(quarters) / static_cast<float>(2 * static_cast<int64_t>(kL)));
+  // e(n (s + 1/4) / L); exact up to L = 2^22
+  DNASM_DEVICE Complex turn(int n, int s) const {
+    const int64_t length = static_cast<int64_t>(kN) * splits;
+    const int64_t quarters = static_cast<int64_t>(n) * (4 * s + 1) & (4 * length - 1);
+    return cos_sin_pi(static_cast<float>(quarters) / static_cast<float>(2 * length));
   }
   DNASM_SHARED_CODE static int radix(int size) { return size < 16 ? size : 16; }
   // m' at position i: the digits, reversed.
@@ -100,24 +108,24 @@ struct Wide {
     }
   }
 
-  // Frequencies s + kSplits m' of load(n), n < kL, unnormalised.
+  // Frequencies s + splits m' of load(n), n < L, unnormalised.
   template <class Load>
   DNASM_DEVICE void forward(int s, const Load& load) const {
     for (int r = thread_index(); r < kN; r += kThreads) {
       Complex sum = load(r);
-      for (int n1 = 1; n1 < kSplits; ++n1) sum = sum + load(r + n1 * kN) * turn(n1 * kN, s);
+      for (int n1 = 1; n1 < splits; ++n1) sum = sum + load(r + n1 * kN) * turn(n1 * kN, s);
       at(r) = sum * turn(r, s);
     }
     sync_block();
     forward_stages();
   }
-  // The adjoint: emit(n, what frequencies s + kSplits m' add to element n).
+  // The adjoint: emit(n, what frequencies s + splits m' add to element n).
   template <class Emit>
   DNASM_DEVICE void inverse(int s, const Emit& emit) const {
     inverse_stages();
     for (int r = thread_index(); r < kN; r += kThreads) {
       const Complex z = at(r) * conjugate(turn(r, s));
-      for (int n1 = 0; n1 < kSplits; ++n1) emit(r + n1 * kN, n1 ? z * conjugate(turn(n1 * kN, s)) : z);
+      for (int n1 = 0; n1 < splits; ++n1) emit(r + n1 * kN, n1 ? z * conjugate(turn(n1 * kN, s)) : z);
     }
     sync_block();
   }
@@ -166,79 +174,74 @@ struct FilterTaps {
 
 constexpr int kSpectrumTop = 4;  // the scaled spectrum stays below 2^(kSpectrumTop + 1)
 
-// Blocks below channels * kSplits make spectra, the others the tables.
-template <int kL>
-DNASM_KERNEL(Wide<kL>::kThreads, 1) spectrum_kernel(const Params p, const SpectrumLayout layout) {
-  using W = Wide<kL>;
-  using P = Plan<kL>;
-  const int spectra = static_cast<int>(p.channels) * W::kSplits;
+DNASM_DEVICE Complex load_tap(const Params& p, const FilterTaps& taps, int n, float scale) {
+  Complex z{0, 0};
+  if (taps.has_past(n)) z.re = scale * load_number(p.filter, p.filter_dtype, taps.past + n);
+  if (taps.has_future(n)) z.im = -scale * load_number(p.filter, p.filter_dtype, taps.future + taps.ahead(n));
+  return z;
+}
+
+template <class P>
+using PlanWide = Wide<P::kLength < kWidest ? P::kLength : kWidest>;
+
+// Blocks below channels * splits make spectra, the others the tables.
+template <class P>
+DNASM_KERNEL(PlanWide<P>::kThreads, 1) spectrum_kernel(const Params p, const SpectrumLayout layout) {
+  using W = PlanWide<P>;
+  const W wide(P::kLength / W::kN);
+  const int spectra = static_cast<int>(p.channels) * wide.splits;
   if (block_index() >= spectra) {
     const int row = (block_index() - spectra) * (W::kThreads / 32) + thread_index() / 32;
     if (row < P::Rows::kRows) write_table_row<P>(static_cast<Quad*>(p.spectrum), row, thread_index() % 32);
     return;
   }
-  const int channel = block_index() / W::kSplits, s = block_index() % W::kSplits;
-  float* scratch = reinterpret_cast<float*>(dynamic_shared());
-  const W wide{reinterpret_cast<Complex*>(dynamic_shared() + 256)};
-  const FilterTaps taps(p, channel, kL);
-
+  const int channel = block_index() / wide.splits, s = block_index() % wide.splits;
+  const FilterTaps taps(p, channel, P::kLength);
   float bound = 0;  // sum |k| >= max |K|
   for (int n = thread_index(); n < taps.taps; n += W::kThreads) {
     bound += fabsf(load_number(p.filter, p.filter_dtype, taps.past + n));
     if (taps.both && n < taps.future_taps) bound += fabsf(load_number(p.filter, p.filter_dtype, taps.future + n));
   }
-  bound = block_sum<W::kThreads>(bound, scratch);
+  bound = block_sum<W::kThreads>(bound, wide.scratch);
   const int exponent = static_cast<int>(float_bits(bound) >> 23 & 255) - 127 - kSpectrumTop;
-  const float scale = power_of_two(-exponent) / P::kGain;
+  const float scale = power_of_two(-exponent);
   if (s == 0 && thread_index() == 0) layout.exponents(p)[channel] = exponent;
 
-  wide.forward(s, [&](int n) {
-    Complex z{0, 0};
-    if (taps.has_past(n)) z.re = scale * load_number(p.filter, p.filter_dtype, taps.past + n);
-    if (taps.has_future(n)) z.im = -scale * load_number(p.filter, p.filter_dtype, taps.future + taps.ahead(n));
-    return z;
-  });
+  wide.forward(s, [&](int n) { return load_tap(p, taps, n, scale); });
   uint16_t* out = reinterpret_cast<uint16_t*>(layout.channel(p, channel));
   for (int i = thread_index(); i < W::kN; i += W::kThreads) {
     const Complex z = wide.at(i);
-    const int at = P::position(s + W::kSplits * W::frequency(i));
+    const int at = P::position(s + wide.splits * W::frequency(i));
     const uint32_t both = pack_half2(z.re, z.im);
     out[at] = static_cast<uint16_t>(both);
     out[at + P::kImHalves] = static_cast<uint16_t>(both >> 16);
   }
 }
 
-// The filter's gradient from its spectrum's partial sums, one block a channel; skip's gradient from its partial sums.
-template <int kL>
-DNASM_KERNEL(Wide<kL>::kThreads, 1) filter_gradient_kernel(const Params p, const float* partial, int partials,
-                                                           const float* skip_sums, int skip_partials) {
-  using W = Wide<kL>;
-  using P = Plan<kL>;
-  const int channel = block_index();
-  float* scratch = reinterpret_cast<float*>(dynamic_shared());
-  const W wide{reinterpret_cast<Complex*>(dynamic_shared() + 256)};
-  const FilterTaps taps(p, channel, kL);
+// Sums of backward's blocks, for one channel each: `partials` spectra, `skip_partials` numbers.
+struct PartialSums {
+  const float *spectra, *skips;
+  int partials, skip_partials;
+};
 
+// The gradients of a channel's filter and skip from their partial sums; read(k, s, i): bin i of split s of partial k.
+template <class W, class Read>
+DNASM_DEVICE void filter_gradient(const W& wide, const Params& p, const PartialSums& sums, float scale, const Read& read) {
+  const int channel = block_index();
+  const FilterTaps taps(p, channel, wide.splits * W::kN);
   if (p.dskip) {
     float sum = 0;
-    for (int i = thread_index(); i < skip_partials; i += W::kThreads)
-      sum += skip_sums[static_cast<int64_t>(channel) * skip_partials + i];
-    sum = block_sum<W::kThreads>(sum, scratch);
+    for (int i = thread_index(); i < sums.skip_partials; i += W::kThreads)
+      sum += sums.skips[static_cast<int64_t>(channel) * sums.skip_partials + i];
+    sum = block_sum<W::kThreads>(sum, wide.scratch);
     if (thread_index() == 0) p.dskip[channel] = sum;
   }
   if (!p.dk) return;
-  const float* spectra = partial + static_cast<int64_t>(channel) * partials * (2 * kL);
-  for (int s = 0; s < W::kSplits; ++s) {
+  for (int s = 0; s < wide.splits; ++s) {
     for (int i = thread_index(); i < W::kN; i += W::kThreads) {
-      const int at = P::position(s + W::kSplits * W::frequency(i));
-      const int tile = at / 512, lane = at / 8 % 32, element = at % 8;
-      const int first = tile * 512 + element / 4 * 128 + lane * 4 + element % 4;
       Complex sum{0, 0};
-      for (int k = 0; k < partials; ++k) {
-        const float* from = spectra + static_cast<int64_t>(k) * (2 * kL) + first;
-        sum = sum + Complex{from[0], from[256]};
-      }
-      wide.at(i) = sum * Complex{1 / P::kGain, 0};
+      for (int k = 0; k < sums.partials; ++k) sum = sum + read(k, s, i);
+      wide.at(i) = sum * Complex{scale, 0};
     }
     sync_block();
     wide.inverse(s, [&](int n, Complex z) {
@@ -253,6 +256,19 @@ DNASM_KERNEL(Wide<kL>::kThreads, 1) filter_gradient_kernel(const Params p, const
   for (int64_t n = taps.taps + thread_index(); n < p.filter_length; n += W::kThreads) p.dk[taps.past + n] = 0;
   for (int64_t n = taps.future_taps + thread_index(); taps.both && n < p.filter_length; n += W::kThreads)
     p.dk[taps.future + n] = 0;
+}
+
+template <class P>
+DNASM_KERNEL(PlanWide<P>::kThreads, 1) filter_gradient_kernel(const Params p, const PartialSums sums) {
+  using W = PlanWide<P>;
+  const W wide(P::kLength / W::kN);
+  const float* spectra = sums.spectra + static_cast<int64_t>(block_index()) * sums.partials * (2 * P::kLength);
+  filter_gradient(wide, p, sums, 1 / P::kGain, [&](int k, int s, int i) {  // FilterGradient's order
+    const int at = P::position(s + wide.splits * W::frequency(i)), element = at % 8;
+    const float* from = spectra + static_cast<int64_t>(k) * (2 * P::kLength) + at / 512 * 512 + element / 4 * 128 +
+                        at / 8 % 32 * 4 + element % 4;
+    return Complex{from[0], from[256]};
+  });
 }
 
 }  // namespace dnasm

@@ -17,7 +17,8 @@ namespace {
 constexpr bool kFullRows = DNASM_FULL;
 using Chosen = Plan<DNASM_LENGTH>;
 size_t backward_bytes(const Params& p) { return BackwardScratch<Chosen>(p).bytes; }
-const Kernels kernels = {plan_spectrum_bytes<Chosen>, backward_bytes, launch_spectrum<Chosen>,
+size_t no_bytes(const Params&) { return 0; }
+const Kernels kernels = {plan_spectrum_bytes<Chosen>, no_bytes, backward_bytes, launch_spectrum<Chosen>,
                          launch_forward<Chosen, kBfloat16, kFullRows, true>,
                          launch_backward<Chosen, kBfloat16, kFullRows, true>};
 

@@ -1,7 +1,7 @@
 """launch.h through ctypes: the same calls for the emulated kernels (CPU tensors) and a device's (CUDA tensors)."""
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Kernels:
     def seed(self, seed: int, shared_limit: int = 0) -> None:
         self.library.dnasm_emulator(c_uint64(seed), c_size_t(shared_limit))
 
-    def _run(self, name: str, params: Params) -> None:
+    def call(self, name: str, params: Params) -> None:
         text = getattr(self.library, f"dnasm_{name}")(byref(params))
         if text is not None:
             raise KernelError(text.decode())
@@ -82,18 +82,24 @@ class Kernels:
         skew = -whole.data_ptr() % 256
         return whole[skew : skew + size]
 
+    def scratch(self, direction: str, params: Params, device: torch.device) -> Tensor:
+        """What forward or backward asks for, set in params; keep it alive."""
+        scratch = self._poisoned(getattr(self.library, f"dnasm_{direction}_scratch_bytes")(byref(params)), device)
+        params.scratch = scratch.data_ptr()
+        return scratch
+
     def spectrum(self, params: Params, device: torch.device) -> Tensor:
         buffer = self._poisoned(self.library.dnasm_spectrum_bytes(byref(params)), device)
         params.spectrum = buffer.data_ptr()
-        self._run("filter_spectrum", params)
+        self.call("filter_spectrum", params)
         return buffer
 
     def forward(self, params: Params, u: Tensor) -> Tensor:
         y = torch.full(u.shape, torch.nan, dtype=u.dtype, device=u.device)
         set_rows(params, y=y)
-        scratch = self._poisoned(self.library.dnasm_forward_scratch_bytes(byref(params)), u.device)
-        params.scratch = scratch.data_ptr()
-        self._run("forward", params)
+        scratch = self.scratch("forward", params, u.device)
+        self.call("forward", params)
+        del scratch
         return y
 
     def backward(self, params: Params, u: Tensor, k: Tensor, dy: Tensor) -> Gradients:
@@ -109,9 +115,9 @@ class Kernels:
         )
         set_rows(params, dy=dy, du=out.du, din_gate=out.din_gate, dout_gate=out.dout_gate)
         params.dk, params.dskip = out.dk.data_ptr(), out.dskip.data_ptr()
-        scratch = self._poisoned(self.library.dnasm_backward_scratch_bytes(byref(params)), u.device)
-        params.scratch = scratch.data_ptr()
-        self._run("backward", params)
+        scratch = self.scratch("backward", params, u.device)
+        self.call("backward", params)
+        del scratch
         return out
 
 
@@ -133,6 +139,3 @@ def make_params(u: Tensor, k: Tensor, *, in_gate: Tensor | None = None, out_gate
     if u.is_cuda:
         params.stream = torch.cuda.current_stream().cuda_stream
     return params
-
-
-__all__ = ["Gradients", "KernelError", "Kernels", "Params", "c_float", "make_params", "set_rows"]

@@ -1,25 +1,18 @@
 """What the device compiler makes of the kernels: registers and spills, for sm_80 and sm_90."""
 
 import os
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.csrc.toolchain import CSRC, compile_object, instance_flags
+from tests.csrc.toolchain import CSRC, compile_object, instance_flags, resources
 
 NVCC = ["nvcc", "-std=c++17", "-O3", "-Xptxas", "-v"]
 ALL_PLANS = os.environ.get("DNASM_ALL_KERNELS") == "1"  # a quarter of an hour on two cores
 PLANS = [256 << i for i in range(8)] if ALL_PLANS else [4096]
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc: device code is compiled where it is")
-
-
-def resources(log: str) -> dict[str, tuple[int, int]]:
-    """Kernel -> (registers, bytes of spill loads), from ptxas -v."""
-    entry = re.compile(r"Compiling entry function '(\w+)'.*?(\d+) bytes spill loads.*?Used (\d+) registers", re.S)
-    return {name: (int(registers), int(spills)) for name, spills, registers in entry.findall(log)}
 
 
 @pytest.mark.slow

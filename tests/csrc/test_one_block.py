@@ -210,5 +210,7 @@ def test_what_is_not_possible_is_said(bf16: Kernels) -> None:
     half = noise_case(1, 1, 300, 8, torch.float16, gates="")
     with pytest.raises(KernelError, match="no kernels for this length and dtype"):
         run(bf16, half)
-    with pytest.raises(KernelError, match="precision"):
+    with pytest.raises(KernelError, match="no kernels for this length and dtype"):
         run(bf16, noise_case(1, 1, 300, 8, BF16), precision=1)
+    with pytest.raises(KernelError, match="precision"):
+        run(bf16, noise_case(1, 1, 300, 8, BF16), precision=2)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +37,15 @@ def compile_object(cache: Path, command: Sequence[str], source: Path, csrc: Path
     return out, log.read_text()
 
 
-def instance_flags(length: int, dtype: str) -> list[str]:
-    return [f"-DDNASM_LENGTH={length}", f"-DDNASM_DTYPE={DTYPES[dtype]}"]
+def instance_flags(length: int, dtype: str, precision: int = 0) -> list[str]:
+    """Which kernels instance.cu makes; precision 1 is the float32 route."""
+    return [f"-DDNASM_LENGTH={length}", f"-DDNASM_DTYPE={DTYPES[dtype]}", f"-DDNASM_PRECISION={precision}"]
+
+
+def resources(log: str) -> dict[str, tuple[int, int]]:
+    """Kernel -> (registers, bytes of spill loads), from ptxas -v."""
+    entry = re.compile(r"Compiling entry function '(\w+)'.*?(\d+) bytes spill loads.*?Used (\d+) registers", re.S)
+    return {name: (int(registers), int(spills)) for name, spills, registers in entry.findall(log)}
 
 
 def link_library(out: Path, command: Sequence[str], objects: Sequence[Path]) -> Path:
@@ -47,15 +55,14 @@ def link_library(out: Path, command: Sequence[str], objects: Sequence[Path]) -> 
     return out
 
 
-def host_library(cache: Path, instances: Sequence[tuple[int, str]], extra: Sequence[str] = ()) -> Path:
-    """The emulated kernels of some (plan length, dtype) as one shared library."""
+def host_library(cache: Path, instances: Sequence[tuple[object, ...]], extra: Sequence[str] = ()) -> Path:
+    """The emulated kernels of some (plan length, dtype[, precision]) as one shared library."""
     command = ["g++", *HOST_FLAGS, *extra, "-x", "c++"]
     objects = [compile_object(cache, command, CSRC / "fftconv/launch.cu")[0]]
     objects.append(compile_object(cache, command, Path(__file__).with_name("c_api.cpp"))[0])
-    for length, dtype in instances:
-        objects.append(
-            compile_object(cache, [*command, *instance_flags(length, dtype)], CSRC / "fftconv/instance.cu")[0]
-        )
+    for instance in instances:
+        flags = instance_flags(*instance)  # type: ignore[arg-type]
+        objects.append(compile_object(cache, [*command, *flags], CSRC / "fftconv/instance.cu")[0])
     key = hashlib.sha256("".join(map(str, objects)).encode()).hexdigest()[:24]
     library = cache / f"{key}.so"
     return library if library.exists() else link_library(library, ["g++", *extra], objects)
