@@ -41,6 +41,7 @@ def training_bytes(c: "ModelConfig", length: int, batch: int, checkpoint_activat
         batch: Sequences in a step.
         checkpoint_activations: Whether a block's inside is computed again for its gradient.
     """
+    batch *= 1 + c.equivariant
     unit = _FLOAT * batch * length * c.d_model
     kept = [_kept(c, mixer, length, unit) for mixer in mixers(c)]
     # The peak is in the backward pass of the last MLP: the gradients of its hidden channels, and of its output.
@@ -55,6 +56,7 @@ def training_bytes(c: "ModelConfig", length: int, batch: int, checkpoint_activat
 
 def inference_bytes(c: "ModelConfig", length: int, batch: int) -> int:
     """Predict the peak memory of a forward call in float32 without gradients, on top of the loaded libraries."""
+    batch *= 1 + c.equivariant
     unit = _FLOAT * batch * length * c.d_model
     wide = max(2 + 2 * c.d_inner / c.d_model, *(_PASSING[mixer](c) for mixer in mixers(c)))
     making = max(_filter_bytes(c, mixer, length) for mixer in mixers(c))
@@ -72,12 +74,14 @@ def _kept(c: "ModelConfig", mixer: str, length: int, unit: int) -> float:
 
 
 def _filter_bytes(c: "ModelConfig", mixer: str, length: int) -> int:
+    sides = 1 + c.bidirectional
     if mixer == "hyena":  # each sine keeps what comes in, its argument and what goes out; then window and filter
-        return _FLOAT * length * (3 * (c.filter_layers + 1) * c.filter_order + 2 * c.d_model)
+        return _FLOAT * length * (3 * (c.filter_layers + 1) * c.filter_order + 2 * sides * c.d_model)
     if mixer == "h3":
         step = 1 << math.ceil(math.log2(max(length, 1)) / 2)
         heads = c.d_model // c.head_dim
-        return _WAVE_BYTES * heads * (c.state_size // 2) * (step + -(-length // step)) + _FLOAT * length * c.d_model
+        waves = _WAVE_BYTES * heads * (c.state_size // 2) * (step + -(-length // step))
+        return sides * (waves + _FLOAT * length * c.d_model)
     return 0
 
 
@@ -88,13 +92,15 @@ def _buffers(c: "ModelConfig") -> int:
 
 def _hyena_parameters(c: "ModelConfig") -> int:
     d, w = c.d_model, c.filter_order
-    made = c.filter_embedding * w + w + c.filter_layers * (w * w + w) + w * d + w  # the last w are frequencies
+    hidden = c.filter_embedding * w + w + c.filter_layers * (w * w + w) + w  # the last w are frequencies
+    made = hidden + (1 + c.bidirectional) * w * d
     return 4 * d * (d + 1) + 3 * d * (c.short_filter + 1) + made + d
 
 
 def _h3_parameters(c: "ModelConfig") -> int:
     d, heads = c.d_model, c.d_model // c.head_dim
-    return 4 * d * (d + 1) + 2 * d * c.state_size + d + heads * (1 + 3 * c.state_size) + heads
+    kernels = 2 * d * c.state_size + heads * (1 + 3 * c.state_size)
+    return 4 * d * (d + 1) + (1 + c.bidirectional) * kernels + d + heads
 
 
 _MIXER_PARAMETERS: dict[str, Callable[["ModelConfig"], int]] = {

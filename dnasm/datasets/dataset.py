@@ -11,19 +11,25 @@ from dnasm.errors import ConfigError
 
 Batch = dict[str, Tensor]
 """`tokens` uint8 (b, window); `weights` uint8 or float16 (b, window): what `tokens[:, i]` counts in the loss as a
-target; `windows` int64 (b, 5): genome, contig, start, length and reverse, the columns of `Windows`."""
+target; `windows` int64 (b, 5): genome, contig, start, length and reverse, the columns of `Windows`; `samples` int64
+(b, 2): epoch and index, of which everything random about a sample is a function."""
+
+VALIDATION_EPOCH = -1
+"""What stands for the epoch of validation windows, which are the same in every validation."""
 
 WINDOWS_AT_ONCE = 4096
 """Windows placed together: to place one takes about as long as to place a hundred."""
 
 
-def make_batch(corpus: Corpus, windows: Windows) -> Batch:
-    """Read windows into tensors."""
+def make_batch(corpus: Corpus, windows: Windows, epoch: int, first: int) -> Batch:
+    """Read windows into tensors; the first of them is sample `first` of its epoch."""
     tokens, weights = corpus.read(windows)
+    index = torch.arange(first, first + len(windows))
     return {
         "tokens": torch.from_numpy(tokens),
         "weights": torch.from_numpy(weights),
         "windows": torch.from_numpy(windows.table.copy()),
+        "samples": torch.stack([torch.full_like(index, epoch), index], 1),
     }
 
 
@@ -48,7 +54,7 @@ class TrainingBatches(Dataset[Batch]):
         epoch, batch = divmod(index, self.batches_per_epoch)
         size = self.corpus.config.batch_size
         block, first = divmod(batch * size, self._block_size)
-        return make_batch(self.corpus, self._place(epoch, block)[first : first + size])
+        return make_batch(self.corpus, self._place(epoch, block)[first : first + size], epoch, batch * size)
 
     def _place(self, epoch: int, block: int) -> Windows:
         """Place a block of windows; the last one is kept, as the next batch is likely to lie in it."""
@@ -72,4 +78,5 @@ class ValidationBatches(Dataset[Batch]):
         if not 0 <= index < len(self):
             raise IndexError(f"validation batch {index} of {len(self)}")
         size = self.corpus.config.batch_size
-        return make_batch(self.corpus, self.corpus.validation[index * size : (index + 1) * size])
+        windows = self.corpus.validation[index * size : (index + 1) * size]
+        return make_batch(self.corpus, windows, VALIDATION_EPOCH, index * size)

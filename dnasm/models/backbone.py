@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.memory import ROWS
+from dnasm.models import strands
 from dnasm.models.filters import DiagonalKernel, HyenaFilter, ShiftKernel
 from dnasm.models.heads import LanguageModelHead
 from dnasm.models.mixers import H3, Attention, Hyena
@@ -120,7 +121,12 @@ class Backbone(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """A causal model of DNA: `logits[:, i]` predict `tokens[:, i + 1]`. Inputs of unequal length are padded right."""
+    """A model of DNA.
+
+    A causal one's `logits[:, i]` predict `tokens[:, i + 1]`, and inputs of unequal length are padded right. One that
+    sees both sides (`config.bidirectional`, `config.equivariant`) predicts `tokens[:, i]` where it is masked, and sees
+    padding too: batches of it hold one length.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -129,14 +135,23 @@ class LanguageModel(nn.Module):
         self.lm_head = LanguageModelHead(config.d_model, ROWS[config.vocabulary], config.tie_embeddings)
 
     def forward(self, tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b l v"]:
-        return self.lm_head(self.backbone(tokens), self.backbone.embeddings.word_embeddings.weight)
+        if self.config.equivariant:
+            return strands.join_logits(self._head(self.backbone(strands.both_strands(tokens))))
+        return self._head(self.backbone(tokens))
+
+    def _head(self, hidden: Float[Tensor, "b l d"]) -> Float[Tensor, "b l v"]:
+        return self.lm_head(hidden, self.backbone.embeddings.word_embeddings.weight)
 
     def hidden(self, tokens: Integer[Tensor, "b l"], layer: int = -1) -> Float[Tensor, "b l d"]:
         """Return the hidden states after block `layer` (from 0), or with -1 after the final norm.
 
+        An equivariant model has twice `d_model` channels: this strand's, then the other's.
+
         Raises:
             ConfigError: If there is no such layer, or the input is longer than `max_length`.
         """
+        if self.config.equivariant:
+            return strands.join_hidden(self.backbone(strands.both_strands(tokens), layer))
         return self.backbone(tokens, layer)
 
     @torch.no_grad()
@@ -149,8 +164,10 @@ class LanguageModel(nn.Module):
                 and so do Hyena's convolutions, which for their filters' sake end at `max_length`.
 
         Raises:
-            ConfigError: If `capacity` is beyond `max_length`.
+            ConfigError: If `capacity` is beyond `max_length`, or the model is not causal.
         """
+        if not self.config.causal:
+            raise ConfigError("this model sees both sides of a position: it cannot go on from a state, nor generate")
         self.backbone.check_length(capacity)
         mixers = [cast(StatefulMixer, cast(Block, block).mixer) for block in self.backbone.layers]
         return DecodingState([mixer.start(batch, capacity) for mixer in mixers], capacity)
@@ -165,8 +182,7 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: If they do not fit the state.
         """
-        hidden = self.backbone.extend(tokens, state)
-        return self.lm_head(hidden, self.backbone.embeddings.word_embeddings.weight)
+        return self._head(self.backbone.extend(tokens, state))
 
 
 def build_model(config: ModelConfig) -> LanguageModel:
@@ -198,6 +214,8 @@ def _contradictions(c: ModelConfig) -> Iterator[str]:
             yield f"{name} {getattr(c, name)} must be at least 0 and below 1"
     if c.max_length is not None and c.max_length < 1:
         yield f"max_length {c.max_length} must be at least 1, or null"
+    if c.equivariant and c.vocabulary != "dna":
+        yield f"equivariant is for DNA; the vocabulary is {c.vocabulary}"
     if any(not 0 <= i < c.num_layers for i in c.attention_layers):
         yield f"attention_layers {c.attention_layers} must lie in 0 to {c.num_layers - 1}"
     if c.family == "hyena" and c.max_length is None:

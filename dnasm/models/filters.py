@@ -90,22 +90,30 @@ class HyenaFilter(nn.Module):
         inner_layers: int = 2,
         frequency: float = 10.0,
         shift: float = 0.05,
+        sides: int = 1,
     ) -> None:
         super().__init__()
+        self.sides = sides
         self.bias = nn.Parameter(torch.randn(channels))
         self.pos_emb = PositionalEmbedding(embedding, max_length)
         activation = Sin(width, frequency)
         layers: list[nn.Module] = [nn.Linear(embedding, width), activation]
         for _ in range(inner_layers):
             layers += [nn.Linear(width, width), activation]
-        self.implicit_filter = nn.Sequential(*layers, nn.Linear(width, channels, bias=False))
+        self.implicit_filter = nn.Sequential(*layers, nn.Linear(width, sides * channels, bias=False))
         self.modulation = ExponentialModulation(channels, shift)
 
-    def forward(self, length: int) -> Float[Tensor, "d l"]:
-        """Return the first `length` taps of each channel's filter; `bias` is the skip that goes with it."""
+    def forward(self, length: int) -> Float[Tensor, "d *sides l"]:
+        """Return the first `length` taps of each channel's filter; `bias` is the skip that goes with it.
+
+        With two sides it is the past with lag 0 and the future from lag 1, under one window.
+        """
         with without_autocast(self.bias.device):
             h = self.implicit_filter(self.pos_emb.z[:, :length])
-            return rearrange(self.modulation(self.pos_emb.t[:, :length], h), "1 l d -> d l")
+            if self.sides == 1:
+                return rearrange(self.modulation(self.pos_emb.t[:, :length], h), "1 l d -> d l")
+            past, future = (self.modulation(self.pos_emb.t[:, :length], side) for side in h.chunk(2, -1))
+            return rearrange([past, future], "two 1 l d -> d two l")
 
 
 class ShiftKernel(nn.Module):

@@ -32,6 +32,19 @@ def require_dna(config: ModelConfig) -> None:
         )
 
 
+def require_causal(config: ModelConfig) -> None:
+    """Refuse a model that sees both sides, whose logits give no likelihood of a sequence.
+
+    Raises:
+        ConfigError: Says what it is.
+    """
+    if not config.causal:
+        raise ConfigError(
+            "this model was trained on masked bases and sees both sides of each: it has no likelihood of a sequence; "
+            "use it for embeddings, or take a causal model"
+        )
+
+
 def base_log_probs(logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b 4"]:
     """Log-probabilities of A, C, G, T given that one of them follows; in float32 or better.
 
@@ -92,6 +105,7 @@ def sequence_log_likelihoods(
     Sequences of like length share a batch, so that little is padded.
     """
     require_dna(model.config)
+    require_causal(model.config)
     device = model.backbone.ln_f.weight.device
     values = np.zeros(len(sequences))
     for rows in _by_length(sequences, batch_size):

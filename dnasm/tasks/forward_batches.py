@@ -41,7 +41,8 @@ class BatchRunner:
         self.max_length = longest_input(model)
         self._fixed = None if batch_size == "auto" else int(batch_size)
         self._auto_bases = _AUTO_BASES.get(self.device.type, _AUTO_BASES["cpu"])
-        self._pad = pad
+        config = getattr(model, "config", None)
+        self._pad = pad and (not isinstance(config, ModelConfig) or config.causal)  # others see the padding
 
     def run(self, sequences: Sequence[Tokens], compute: Compute) -> list[npt.NDArray[Any]]:
         """Apply `compute` to all sequences; results stand in their order."""

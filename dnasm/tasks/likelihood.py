@@ -7,7 +7,7 @@ import numpy.typing as npt
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from dnasm.models.likelihood import require_dna, target_log_probs
+from dnasm.models.likelihood import require_causal, require_dna, target_log_probs
 from dnasm.tasks.forward_batches import BatchRunner, BatchSize, encode_all
 from dnasm.vocabulary import Tokens
 
@@ -32,7 +32,7 @@ def log_likelihood(
     Raises:
         InputError: If a sequence has a letter that is no base, fewer than 2 bases, or more than the model takes.
     """
-    check_vocabulary(model)
+    check_vocabulary(model, causal=True)
     runner = BatchRunner(model, batch_size, pad=True)
     return sum_log_probs(runner, encode_all(seqs, runner.max_length, shortest=2))
 
@@ -47,8 +47,10 @@ def sum_log_probs(runner: BatchRunner, sequences: Sequence[Tokens]) -> npt.NDArr
     return np.array([row.sum(dtype=np.float64) for row in rows], dtype=np.float64)
 
 
-def check_vocabulary(model: nn.Module) -> None:
-    """Refuse a model of text; one without a config is taken at its word."""
+def check_vocabulary(model: nn.Module, *, causal: bool = False) -> None:
+    """Refuse a model of text, and one that sees both sides if `causal`; one without a config is taken at its word."""
     config = getattr(model, "config", None)
     if config is not None:
         require_dna(config)
+        if causal:
+            require_causal(config)

@@ -90,7 +90,9 @@ def run(config: PretrainConfig) -> None:
     make_folder(plan.run)
     write_text(plan.run / _MARKER, to_yaml(config))
     _record(plan, started, {"state": "training"})
-    rows = markov_rows(plan.corpus, plan.genomes, config.trainer.markov_orders)
+    # A model that sees both sides of a base has an easier task than one that sees the past: no comparison.
+    orders = config.trainer.markov_orders if config.model.causal else -1
+    rows = markov_rows(plan.corpus, plan.genomes, orders)
     if rows:
         best = best_baseline(rows)
         _say(f"Markov baselines fitted: the best is {best.name}, {best.bits_per_base:.4f} bits per base", config)
@@ -143,6 +145,8 @@ def _check_settings(config: PretrainConfig, device: torch.device) -> None:
         (data.num_workers < 0, f"data.num_workers is {data.num_workers}; it is at least 0"),
         (device.type == "cpu" and trainer.devices > 1, f"trainer.devices is {trainer.devices}; the CPU takes one"),
         (trainer.markov_orders > 12, f"trainer.markov_orders is {trainer.markov_orders}; 12 is the highest"),
+        (trainer.require_below_markov and not model.causal,
+         "trainer.require_below_markov compares next-base likelihoods; a model that sees both sides has none"),
         (trainer.require_below_markov and trainer.markov_orders < _ORDERS_TO_BEAT,
          f"trainer.require_below_markov compares with orders 0 to {_ORDERS_TO_BEAT}, "
          f"but trainer.markov_orders is {trainer.markov_orders}"),
@@ -178,6 +182,7 @@ def _train(plan: Plan) -> Fit:
         genomes=plan.genomes,
         window=config.data.window,
         provenance={"verb": "pretrain", "seed": config.seed, "genomes": plan.genomes, "window": config.data.window},
+        seed=config.seed,
     )
     data = PretrainingData(config.data, seed=config.seed, corpus=plan.corpus)
     try:

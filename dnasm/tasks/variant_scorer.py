@@ -38,7 +38,7 @@ class VariantScorer:
         check_ref: CheckRef = "error",
         batch_size: BatchSize = "auto",
     ) -> None:
-        check_vocabulary(model)
+        check_vocabulary(model, causal=True)
         check_choice("strands", strands, get_args(Strands))
         check_choice("check_ref", check_ref, get_args(CheckRef))
         self.runner = BatchRunner(model, batch_size)

@@ -15,13 +15,17 @@ from dnasm.errors import TrainingDiverged
 from dnasm.models.backbone import LanguageModel
 from dnasm.training import CHECKPOINT_SCHEMA
 from dnasm.training.loss import RunningMean, ValidationTally, next_base_loss
+from dnasm.training.masking import mask_batch
 from dnasm.training.optim import build_optimizer
 from dnasm.training.result import ValidationResult
 from dnasm.training.schedule import Schedule, Stopwatch
 
 
 class Pretraining(LightningModule):
-    """Next-base prediction. Loggers, checkpoints and progress are callbacks'; they read the attributes below."""
+    """Prediction of the next base, or of masked ones where the model sees both sides.
+
+    Loggers, checkpoints and progress are callbacks'; they read the attributes below.
+    """
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class Pretraining(LightningModule):
         genomes: Sequence[str],
         window: int,
         provenance: Mapping[str, Any],
+        seed: int = 0,
     ) -> None:
         """Take what training needs.
 
@@ -42,12 +47,14 @@ class Pretraining(LightningModule):
             genomes: Names of the genomes, in the order of the batches' genome numbers.
             window: Tokens in a window.
             provenance: What checkpoints say of their origin; plain JSON values.
+            seed: Seed of the masks.
         """
         super().__init__()
         self.model = model
         self.optim, self.schedule = optim, schedule
         self.genomes, self.window = list(genomes), window
         self.provenance = dict(provenance)
+        self.seed = seed
         self.clock = Stopwatch()
         self.train_nats = RunningMean()
         self.tokens_seen = 0
@@ -62,10 +69,18 @@ class Pretraining(LightningModule):
         self.clock.start()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = next_base_loss(self.model(batch["tokens"]), batch["tokens"], batch["weights"])
+        logits, weights = self._predict(batch)
+        loss = next_base_loss(logits, batch["tokens"], weights)
         self.train_nats.add(loss)
         self.tokens_seen += batch["tokens"].numel() * self.trainer.world_size
         return loss
+
+    def _predict(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return logits, of which `[:, i]` are for token i + 1, and what each token counts as a target."""
+        if self.model.config.causal:
+            return self.model(batch["tokens"]), batch["weights"]
+        shown, weights = mask_batch(batch, self.seed)
+        return self.model(shown).roll(-1, 1), weights  # the first token is no target, as everywhere
 
     def configure_gradient_clipping(
         self,
@@ -95,8 +110,8 @@ class Pretraining(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         assert self._tally is not None
-        logits = self.model(batch["tokens"])
-        self._tally.add(logits, batch["tokens"], batch["weights"], batch["windows"][:, 0])
+        logits, weights = self._predict(batch)
+        self._tally.add(logits, batch["tokens"], weights, batch["windows"][:, 0])
 
     def on_validation_epoch_end(self) -> None:
         assert self._tally is not None

@@ -42,7 +42,10 @@ def test_a_batch_has_what_training_expects(config: DataConfig) -> None:
         "tokens": (torch.uint8, (8, 64)),
         "weights": (torch.uint8, (8, 64)),
         "windows": (torch.int64, (8, 5)),
+        "samples": (torch.int64, (8, 2)),
     }
+    assert batch["samples"].tolist() == [[0, i] for i in range(8)]
+    assert TrainingBatches(Corpus(config, quiet=True))[8]["samples"].tolist() == [[1, i] for i in range(8, 16)]
 
 
 def test_an_epoch_has_each_sample_once_and_epochs_differ(config: DataConfig) -> None:

@@ -31,6 +31,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.causal = not config.bidirectional
         self.num_heads = config.num_heads
         self.rotary_dim = config.rotary_dim
         self.Wqkv = nn.Linear(config.d_model, 3 * config.d_model)
@@ -38,7 +39,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         q, k, v = self.project(x, torch.arange(x.shape[1], device=x.device))
-        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out_proj(rearrange(y, "b h l d -> b l (h d)"))
 
     def start(self, batch: int, capacity: int) -> AttentionState:

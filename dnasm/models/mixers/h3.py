@@ -42,14 +42,21 @@ class H3(nn.Module):
         self.ssm_k_D = nn.Parameter(torch.randn(d))
         self.kernel = DiagonalKernel(heads, config.state_size, config.discretization)
         self.D = nn.Parameter(torch.randn(heads))
+        self.bidirectional = config.bidirectional
+        if config.bidirectional:  # the same again for the other side
+            self.ssm_k_kernel_back = ShiftKernel(d, config.state_size)
+            self.kernel_back = DiagonalKernel(heads, config.state_size, config.discretization)
         self.output_linear = nn.Linear(d, d)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         q, k, v = (rearrange(proj(x), "b l d -> b d l") for proj in (self.q_proj, self.k_proj, self.v_proj))
-        k = fftconv(k, self.ssm_k_kernel(x.shape[1]), skip=self.ssm_k_D)
-        kernel = self.kernel(x.shape[1])
+        shift, kernel = self.ssm_k_kernel(x.shape[1]), self.kernel(x.shape[1])
+        if self.bidirectional:
+            shift = torch.stack([shift, self.ssm_k_kernel_back(x.shape[1])], 1)
+            kernel = torch.stack([kernel, self.kernel_back(x.shape[1])], 1)
+        k = fftconv(k, shift, skip=self.ssm_k_D, bidirectional=self.bidirectional)
         if self.head_dim == 1:
-            y = fftconv(v, kernel, in_gate=k, out_gate=q, skip=self.D)
+            y = fftconv(v, kernel, in_gate=k, out_gate=q, skip=self.D, bidirectional=self.bidirectional)
         else:
             y = self._heads(q, k, v, kernel)
         return self.output_linear(rearrange(y, "b d l -> b l d"))
@@ -59,7 +66,7 @@ class H3(nn.Module):
         q: Float[Tensor, "b d l"],
         k: Float[Tensor, "b d l"],
         v: Float[Tensor, "b d l"],
-        kernel: Float[Tensor, "h l"],
+        kernel: Float[Tensor, "h *sides l"],
     ) -> Float[Tensor, "b d l"]:
         """Sum over the keys' channels of a head, one at a time: the outer product is never held whole.
 
@@ -67,11 +74,12 @@ class H3(nn.Module):
         """
         n = self.head_dim
         v = rearrange(v, "b (h n) l -> b (n h) l", n=n)
-        kernel, skip = repeat(kernel, "h l -> (n h) l", n=n), repeat(self.D, "h -> (n h)", n=n)
+        kernel, skip = repeat(kernel, "h ... -> (n h) ...", n=n), repeat(self.D, "h -> (n h)", n=n)
         y = torch.zeros_like(v)
         for i in range(n):
             in_gate, out_gate = (repeat(x[:, i::n], "b h l -> b (n h) l", n=n) for x in (k, q))
-            y = y + fftconv(v, kernel, in_gate=in_gate, out_gate=out_gate, skip=skip)
+            gates = {"in_gate": in_gate, "out_gate": out_gate}
+            y = y + fftconv(v, kernel, **gates, skip=skip, bidirectional=self.bidirectional)
         return y
 
     def start(self, batch: int, capacity: int) -> H3State:

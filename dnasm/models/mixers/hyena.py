@@ -39,6 +39,7 @@ class Hyena(nn.Module):
         super().__init__()
         assert config.max_length is not None, "check_model lets no Hyena pass without max_length"
         d = config.d_model
+        self.bidirectional = config.bidirectional
         self.in_proj = nn.Linear(d, 3 * d)
         self.out_proj = nn.Linear(d, d)
         self.short_filter = nn.Conv1d(3 * d, 3 * d, config.short_filter, groups=3 * d)
@@ -50,15 +51,22 @@ class Hyena(nn.Module):
             inner_layers=config.filter_layers,
             frequency=config.activation_frequency,
             shift=config.modulation_shift,
+            sides=2 if config.bidirectional else 1,
         )
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        u = short_conv(
-            rearrange(self.in_proj(x), "b l d -> b d l"), self.short_filter.weight[:, 0], self.short_filter.bias
-        )
-        x0, x1, v = u.chunk(3, 1)
-        y = fftconv(v, self.filter_fn(x.shape[1]), in_gate=x1, out_gate=x0, skip=self.filter_fn.bias)
+        x0, x1, v = self._short(rearrange(self.in_proj(x), "b l d -> b d l")).chunk(3, 1)
+        k, bias = self.filter_fn(x.shape[1]), self.filter_fn.bias
+        y = fftconv(v, k, in_gate=x1, out_gate=x0, skip=bias, bidirectional=self.bidirectional)
         return self.out_proj(rearrange(y, "b d l -> b l d"))
+
+    def _short(self, u: Float[Tensor, "b e l"]) -> Float[Tensor, "b e l"]:
+        """Convolve with a few taps; they are centred where both sides are seen."""
+        weight, bias = self.short_filter.weight[:, 0], self.short_filter.bias
+        if not self.bidirectional:
+            return short_conv(u, weight, bias)
+        ahead = weight.shape[-1] // 2
+        return short_conv(pad(u, (0, ahead)), weight, bias)[..., ahead:]
 
     def start(self, batch: int, capacity: int) -> HyenaState:
         """Make the state before the first position; it holds two numbers a channel and position of the capacity."""
