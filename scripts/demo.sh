@@ -20,8 +20,8 @@ dnasm pretrain --config configs/demo.yaml --out "$run" --force
 step "Export: the last checkpoint as a model of its own (the best one is $run/model already)"
 dnasm export --run "$run" --checkpoint last --out "$run/model-last" --force
 
-step "Score: how much likelier does the model find each of the 4,109 variants of the sample than its reference?"
-dnasm score --model "$run/model" --genome "$human" --variants data/human_chr20_sample.vcf.gz \
+step "Score: how much likelier does the model find each of the 4,109 variants than its reference, within 512 bases?"
+dnasm score --model "$run/model" --genome "$human" --variants data/human_chr20_sample.vcf.gz --window 512 \
   --out "$run/scores.vcf.gz" --force
 
 step "Embed: one vector for each short gene of yeast chrVIII"
