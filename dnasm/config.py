@@ -70,7 +70,7 @@ class DataConfig:
 class ModelConfig:
     """The architecture. `dnasm.presets.preset(name)` gives the named ones, from tiny to the published sizes."""
 
-    family: Literal["hyena", "h3", "attention"] = "hyena"
+    family: Literal["hyena", "h3", "attention", "multihybrid", "cnn"] = "hyena"
     """Mixer of every layer that is not in `attention_layers`."""
     d_model: int = 128
     """Channels."""
@@ -109,6 +109,18 @@ class ModelConfig:
     """H3: channels of a head of the outer product of keys and values."""
     discretization: Literal["bilinear", "zoh"] = "bilinear"
     """H3: how the diagonal SSM is made discrete."""
+    pattern: list[Literal["se", "mr", "li"]] = field(default_factory=lambda: ["se", "mr", "li"])
+    """multihybrid: filters of the layers that are not attention, in turn: short, medium, long."""
+    short_taps: int = 7
+    """multihybrid: taps of a short filter."""
+    medium_taps: int = 128
+    """multihybrid: taps of a medium filter."""
+    filter_group: int = 16
+    """multihybrid: channels that share a short or medium filter."""
+    modes: int = 16
+    """multihybrid: exponentials of a long filter."""
+    cnn_taps: int = 9
+    """cnn: taps of a convolution; they stand 1, 4, 16, 64, 256 bases apart from layer to layer."""
     embedding_dropout: float = 0.1
     """Dropout after the embedding."""
     residual_dropout: float = 0.0

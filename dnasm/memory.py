@@ -4,6 +4,7 @@ A unit is a float32 for each position and channel, `batch * length * d_model` nu
 gradient is counted in units; filters and their making do not depend on the batch and are counted apart.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -22,14 +23,17 @@ _WAVE_BYTES = 32  # complex128, its modulus in float64, and two float32 for each
 def parameters(c: "ModelConfig") -> int:
     """Count a model's parameters."""
     d, inner = c.d_model, c.d_inner
-    mlp = 2 * d * inner + inner + d
-    blocks = sum(_MIXER_PARAMETERS[mixer](c) + mlp + 4 * d for mixer in mixers(c))
-    return ROWS[c.vocabulary] * d * (1 if c.tie_embeddings else 2) + blocks + 2 * d
+    gated = c.family == "multihybrid"
+    mlp = (2 + gated) * d * inner + (1 + gated) * inner + d
+    norm = d if gated else 2 * d
+    blocks = sum(_MIXER_PARAMETERS[mixer](c) + mlp + 2 * norm for mixer in mixers(c))
+    return ROWS[c.vocabulary] * d * (1 if c.tie_embeddings else 2) + blocks + norm
 
 
 def mixers(c: "ModelConfig") -> list[str]:
-    """Name the mixer of each layer."""
-    return ["attention" if i in c.attention_layers else c.family for i in range(c.num_layers)]
+    """Name the mixer of each layer: the family's, with `pattern` in turn in place of `multihybrid`."""
+    turn = itertools.cycle(c.pattern if c.family == "multihybrid" else [c.family])
+    return ["attention" if i in c.attention_layers else next(turn) for i in range(c.num_layers)]
 
 
 def training_bytes(c: "ModelConfig", length: int, batch: int, checkpoint_activations: bool) -> int:
@@ -45,7 +49,8 @@ def training_bytes(c: "ModelConfig", length: int, batch: int, checkpoint_activat
     unit = _FLOAT * batch * length * c.d_model
     kept = [_kept(c, mixer, length, unit) for mixer in mixers(c)]
     # The peak is in the backward pass of the last MLP: the gradients of its hidden channels, and of its output.
-    passing = (c.d_inner / c.d_model + 1) * unit + _FLOAT * batch * length * 2 * ROWS[c.vocabulary]
+    gated = c.family == "multihybrid"
+    passing = ((1 + gated) * c.d_inner / c.d_model + 1) * unit + _FLOAT * batch * length * 2 * ROWS[c.vocabulary]
     held = len(kept) * unit + max(kept) if checkpoint_activations else sum(kept)
     if c.embedding_dropout:
         held += unit
@@ -58,7 +63,8 @@ def inference_bytes(c: "ModelConfig", length: int, batch: int) -> int:
     """Predict the peak memory of a forward call in float32 without gradients, on top of the loaded libraries."""
     batch *= 1 + c.equivariant
     unit = _FLOAT * batch * length * c.d_model
-    wide = max(2 + 2 * c.d_inner / c.d_model, *(_PASSING[mixer](c) for mixer in mixers(c)))
+    gated = c.family == "multihybrid"
+    wide = max(2 + (2 + 2 * gated) * c.d_inner / c.d_model, *(_PASSING[mixer](c) for mixer in mixers(c)))
     making = max(_filter_bytes(c, mixer, length) for mixer in mixers(c))
     weights = _FLOAT * parameters(c) + _buffers(c)
     return round(weights + wide * unit + making + _FLOAT * batch * length * ROWS[c.vocabulary] + _WORKSPACE[False])
@@ -67,7 +73,8 @@ def inference_bytes(c: "ModelConfig", length: int, batch: int) -> int:
 def _kept(c: "ModelConfig", mixer: str, length: int, unit: int) -> float:
     """Bytes that a block keeps for its gradient."""
     # The inputs of both norms and what they return; the MLP's hidden channels before and after the activation.
-    units = 4 + 2 * c.d_inner / c.d_model + _KEPT_UNITS[mixer](c)
+    gated = c.family == "multihybrid"
+    units = 4 + (2 + 2 * gated) * c.d_inner / c.d_model + _KEPT_UNITS[mixer](c)
     if c.residual_dropout:
         units += 2
     return units * unit + _filter_bytes(c, mixer, length)
@@ -77,10 +84,10 @@ def _filter_bytes(c: "ModelConfig", mixer: str, length: int) -> int:
     sides = 1 + c.bidirectional
     if mixer == "hyena":  # each sine keeps what comes in, its argument and what goes out; then window and filter
         return _FLOAT * length * (3 * (c.filter_layers + 1) * c.filter_order + 2 * sides * c.d_model)
-    if mixer == "h3":
+    if mixer in ("h3", "li"):
         step = 1 << math.ceil(math.log2(max(length, 1)) / 2)
-        heads = c.d_model // c.head_dim
-        waves = _WAVE_BYTES * heads * (c.state_size // 2) * (step + -(-length // step))
+        poles = c.d_model * c.modes if mixer == "li" else c.d_model // c.head_dim * (c.state_size // 2)
+        waves = _WAVE_BYTES * poles * (step + -(-length // step))
         return sides * (waves + _FLOAT * length * c.d_model)
     return 0
 
@@ -103,20 +110,33 @@ def _h3_parameters(c: "ModelConfig") -> int:
     return 4 * d * (d + 1) + (1 + c.bidirectional) * kernels + d + heads
 
 
+def _multihybrid_parameters(c: "ModelConfig", filters: int) -> int:
+    d = c.d_model
+    return 4 * d * (d + 1) + 3 * d * (c.short_filter + 1) + (1 + c.bidirectional) * filters
+
+
 _MIXER_PARAMETERS: dict[str, Callable[["ModelConfig"], int]] = {
     "hyena": _hyena_parameters,
     "h3": _h3_parameters,
     "attention": lambda c: 4 * c.d_model * (c.d_model + 1),
+    "se": lambda c: _multihybrid_parameters(c, c.d_model // c.filter_group * c.short_taps),
+    "mr": lambda c: _multihybrid_parameters(c, c.d_model // c.filter_group * c.medium_taps),
+    "li": lambda c: _multihybrid_parameters(c, 2 * c.d_model * c.modes),
+    "cnn": lambda c: 2 * c.d_model * (c.d_model * c.cnn_taps + 1) + c.d_model * (c.d_model + 1),
 }
 # Units that a mixer keeps between its norm and its output.
 _KEPT_UNITS: dict[str, Callable[["ModelConfig"], int]] = {
     "hyena": lambda c: 7,  # the projection, the same after the short convolution, and what the long one returns
     "h3": lambda c: 5 if c.head_dim == 1 else 3 + 2 * c.head_dim,  # q, k, v, shifted k, result; gates by channel
     "attention": lambda c: 7 if c.rotary_dim else 4,  # q, k, v, result; turned q and k, and the result in order
+    **dict.fromkeys(("se", "mr", "li"), lambda c: 7),
+    "cnn": lambda c: 5,  # the input in order, both halves of the convolution, the gate, the product
 }
 # Units that a mixer holds at once when nothing is kept, its input among them.
 _PASSING: dict[str, Callable[["ModelConfig"], int]] = {
     "hyena": lambda c: 9,
     "h3": lambda c: 7 if c.head_dim == 1 else 10,
     "attention": lambda c: 12 if c.rotary_dim else 7,
+    **dict.fromkeys(("se", "mr", "li"), lambda c: 9),
+    "cnn": lambda c: 7,
 }

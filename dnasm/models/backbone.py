@@ -11,14 +11,14 @@ from torch.utils.checkpoint import checkpoint
 
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
-from dnasm.memory import ROWS
+from dnasm.memory import ROWS, mixers
 from dnasm.models import strands
-from dnasm.models.filters import DiagonalKernel, HyenaFilter, ShiftKernel
+from dnasm.models.filters import DiagonalKernel, ExplicitFilter, HyenaFilter, ModalFilter, ShiftKernel
 from dnasm.models.heads import LanguageModelHead
-from dnasm.models.mixers import H3, Attention, Hyena
+from dnasm.models.mixers import H3, Attention, DilatedCNN, Hyena, Multihybrid
 from dnasm.models.state import DecodingState, MixerState, StatefulMixer
 
-MIXERS: dict[str, type[nn.Module]] = {"hyena": Hyena, "h3": H3, "attention": Attention}
+_FILTERS = (HyenaFilter, ShiftKernel, DiagonalKernel, ExplicitFilter, ModalFilter)
 _INIT_STD = 0.02
 _SSM_MAX_LR = 1e-3  # H3's recipe: state-space parameters learn at min(1e-3, lr), without weight decay
 
@@ -35,16 +35,44 @@ class MLP(nn.Module):
         return self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
 
 
+class GatedMLP(nn.Module):
+    """Two linear layers, the first of which makes values and their gates (SiLU)."""
+
+    def __init__(self, d_model: int, d_inner: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, 2 * d_inner)
+        self.fc2 = nn.Linear(d_inner, d_model)
+
+    def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        gate, value = self.fc1(x).chunk(2, -1)
+        return self.fc2(nn.functional.silu(gate) * value)
+
+
+def make_mixer(config: ModelConfig, index: int) -> nn.Module:
+    """Build the mixer of a layer."""
+    name = mixers(config)[index]
+    if name in ("se", "mr", "li"):
+        return Multihybrid(config, name)
+    if name == "cnn":
+        return DilatedCNN(config, index)
+    return {"hyena": Hyena, "h3": H3, "attention": Attention}[name](config)
+
+
+def make_norm(config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
+    """Build a norm over the channels."""
+    if config.family == "multihybrid":
+        return nn.RMSNorm(config.d_model, config.layer_norm_epsilon)
+    return nn.LayerNorm(config.d_model, config.layer_norm_epsilon)
+
+
 class Block(nn.Module):
     """`x + mixer(norm(x))`, then `x + mlp(norm(x))`; x stays in float32 whatever the layers compute in."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
-        family = "attention" if index in config.attention_layers else config.family
-        self.mixer = MIXERS[family](config)
-        self.mlp = MLP(config.d_model, config.d_inner)
-        self.norm1 = nn.LayerNorm(config.d_model, config.layer_norm_epsilon)
-        self.norm2 = nn.LayerNorm(config.d_model, config.layer_norm_epsilon)
+        self.mixer = make_mixer(config, index)
+        self.mlp = (GatedMLP if config.family == "multihybrid" else MLP)(config.d_model, config.d_inner)
+        self.norm1, self.norm2 = make_norm(config), make_norm(config)
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
@@ -81,7 +109,7 @@ class Backbone(nn.Module):
         self.embeddings = Embeddings(ROWS[config.vocabulary], config.d_model)
         self.dropout = nn.Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
-        self.ln_f = nn.LayerNorm(config.d_model, config.layer_norm_epsilon)
+        self.ln_f = make_norm(config)
 
     def forward(self, tokens: Integer[Tensor, "b l"], layer: int = -1) -> Float[Tensor, "b l d"]:
         """Return what leaves block `layer`, or with -1 the final norm."""
@@ -206,7 +234,10 @@ def check_model(config: ModelConfig) -> None:
 
 def _contradictions(c: ModelConfig) -> Iterator[str]:
     """Find what cannot be built; the first finding is the one to report, the later ones may rest on it."""
-    for name in ("d_model", "d_inner", "num_layers", "num_heads", "head_dim", "short_filter", "filter_order"):
+    for name in (
+        "d_model", "d_inner", "num_layers", "num_heads", "head_dim", "short_filter", "filter_order",
+        "short_taps", "medium_taps", "filter_group", "modes", "cnn_taps",
+    ):  # fmt: skip
         if getattr(c, name) < 1:
             yield f"{name} {getattr(c, name)} must be at least 1"
     for name in ("embedding_dropout", "residual_dropout"):
@@ -226,6 +257,10 @@ def _contradictions(c: ModelConfig) -> Iterator[str]:
         yield f"d_model {c.d_model} is no multiple of head_dim {c.head_dim}"
     if c.family == "h3" and (c.state_size < 2 or c.state_size % 2):
         yield f"state_size {c.state_size} must be even and at least 2"
+    if c.family == "multihybrid" and c.d_model % c.filter_group:
+        yield f"d_model {c.d_model} is no multiple of filter_group {c.filter_group}"
+    if c.family == "multihybrid" and not c.pattern:
+        yield "pattern is empty; give the filters of the layers, as [se, mr, li]"
     if c.family == "attention" or c.attention_layers:
         if c.d_model % c.num_heads:
             yield f"d_model {c.d_model} is no multiple of num_heads {c.num_heads}"
@@ -255,7 +290,7 @@ def mark_parameters(model: nn.Module) -> None:
     Marks are attributes of the parameters: whoever replaces parameters (a copy, `to_empty`) marks again.
     """
     for module in model.modules():
-        whole = isinstance(module, nn.LayerNorm | nn.Embedding | HyenaFilter | ShiftKernel | DiagonalKernel)
+        whole = isinstance(module, (nn.LayerNorm, nn.Embedding, *_FILTERS))
         for parameter in module.parameters(recurse=whole):
             if whole or parameter.ndim < 2:
                 parameter._no_weight_decay = True  # type: ignore[attr-defined]
@@ -265,7 +300,7 @@ def mark_parameters(model: nn.Module) -> None:
 
 def cast_model(model: nn.Module, dtype: torch.dtype) -> None:
     """Turn a model's weights to `dtype` in place; what makes the filters stays in float32 below that precision."""
-    if isinstance(model, HyenaFilter | ShiftKernel | DiagonalKernel) and dtype.itemsize < torch.float32.itemsize:
+    if isinstance(model, _FILTERS) and dtype.itemsize < torch.float32.itemsize:
         return
     for tensor in (*model.parameters(recurse=False), *model.buffers(recurse=False)):
         tensor.data = tensor.data.to(dtype)

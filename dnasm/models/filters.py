@@ -214,3 +214,58 @@ class DiagonalSteps:
             real, imag = rearrange(added, "h b n -> b h n").chunk(2, -1)
             held = powers[..., count].to(held.dtype) * held + torch.complex(real, imag)
         return torch.cat(outputs, -1).reshape(u.shape), held.reshape(state.shape)
+
+
+class ExplicitFilter(nn.Module):
+    """Taps that are learned as they are, shared by the channels of a group; with `decays` under fixed envelopes.
+
+    Source: StripedHyena 2, Hyena-SE and -MR (h * exp(-r t), t from 0 to 1, r from 1 to 100 over the groups).
+    """
+
+    envelope: Tensor
+
+    def __init__(self, channels: int, taps: int, group: int, *, decays: bool, sides: int = 1) -> None:
+        super().__init__()
+        self.group = group
+        groups = channels // group
+        shape = (groups, taps) if sides == 1 else (groups, sides, taps)
+        self.taps = nn.Parameter(torch.randn(shape) / math.sqrt(taps))
+        envelope = torch.ones(groups, taps)
+        if decays:
+            envelope = torch.exp(-torch.logspace(0, 2, groups)[:, None] * torch.linspace(0, 1, taps))
+        self.register_buffer("envelope", envelope)
+
+    def forward(self, length: int) -> Float[Tensor, "d *sides taps"]:
+        envelope = self.envelope if self.taps.dim() == 2 else self.envelope[:, None]
+        return (self.taps * envelope)[..., :length].repeat_interleave(self.group, 0)
+
+
+class ModalFilter(nn.Module):
+    """A sum of decaying exponentials: `k[t] = sum_n residues[n] * exp(-exp(log_decay[n]) * t)`, of any length.
+
+    Source: StripedHyena 2, Hyena-LI.
+    """
+
+    def __init__(self, channels: int, modes: int, sides: int = 1) -> None:
+        super().__init__()
+        shape = (channels, modes) if sides == 1 else (channels, sides, modes)
+        self.residues = nn.Parameter(0.1 * torch.randn(shape) / math.sqrt(modes))
+        self.log_decay = nn.Parameter((torch.logspace(-2, -1, modes).log() - 1).expand(shape).clone())
+
+    def _discretized(self) -> tuple[Complex[Tensor, "h n"], Complex[Tensor, "h n"]]:
+        """Return the logarithms of the poles and half the residues, whose real parts are counted twice."""
+        decay, half = self.log_decay.double().exp().flatten(0, -2), self.residues.double().flatten(0, -2) / 2
+        return torch.complex(-decay, torch.zeros_like(decay)), torch.complex(half, torch.zeros_like(half))
+
+    def forward(self, length: int) -> Float[Tensor, "d *sides l"]:
+        with without_autocast(self.residues.device):
+            log_poles, half = self._discretized()
+            k = vandermonde(half, log_poles, length, torch.promote_types(self.residues.dtype, torch.float32))
+            return k.reshape(*self.residues.shape[:-1], length)
+
+    def steps(self) -> "DiagonalSteps":
+        """Return the recurrence whose impulse response the filter is."""
+        log_poles, half = self._discretized()
+        return DiagonalSteps(
+            log_poles, torch.ones_like(half), half, torch.promote_types(self.residues.dtype, torch.float32)
+        )

@@ -16,6 +16,11 @@ CONFIGS = {
     "h3-heads": replace(SMALL, family="h3", max_length=None, state_size=16, head_dim=4, discretization="zoh"),
     "attention": replace(SMALL, family="attention", max_length=None),
     "rotary": replace(SMALL, family="attention", max_length=None, rotary_dim=4),
+    "multihybrid": replace(SMALL, family="multihybrid", max_length=None, pattern=["se", "mr"], filter_group=4),
+    "modal": replace(
+        SMALL, family="multihybrid", max_length=None, pattern=["li"], attention_layers=[1], rotary_dim=8, modes=6
+    ),
+    "cnn": replace(SMALL, family="cnn", max_length=None, cnn_taps=17),
     "hybrid": replace(SMALL, family="h3", max_length=None, attention_layers=[1], tie_embeddings=False),
 }
 

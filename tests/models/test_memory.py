@@ -25,6 +25,8 @@ FAMILIES = {
     "h3": replace(BASE, family="h3", max_length=None),
     "attention": replace(BASE, family="attention", max_length=None, rotary_dim=32),
     "hybrid": replace(BASE, family="h3", max_length=None, attention_layers=[1], d_inner=256),
+    "multihybrid": replace(BASE, family="multihybrid", max_length=None, d_inner=256),
+    "cnn": replace(BASE, family="cnn", max_length=None),
 }
 # length, batch, training, checkpointing
 CASES = [(1024, 8, True, False), (1024, 8, True, True), (4096, 1, True, False)]

@@ -13,7 +13,7 @@ from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.models import LanguageModel
 from dnasm.models.backbone import Backbone, Block
-from dnasm.models.mixers import H3, Attention, Hyena
+from dnasm.models.mixers import H3, Attention, DilatedCNN, Hyena, Multihybrid
 from dnasm.models.sampling import Sample, Sampling, choose, drawable, sample
 
 Maker = Callable[[ModelConfig], LanguageModel]
@@ -43,7 +43,7 @@ def test_steps_draw_what_forward_over_everything_draws(
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("forward was called while sampling")
 
-    for kind in (LanguageModel, Backbone, Block, Hyena, H3, Attention):
+    for kind in (LanguageModel, Backbone, Block, Hyena, H3, Attention, Multihybrid, DilatedCNN):
         monkeypatch.setattr(kind, "forward", fail)
     drawn = _draw(model, prompt, 3, how, batch_size=2)
     assert [found.tokens.tolist() for found in drawn] == expected

@@ -14,7 +14,7 @@ from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.models import LanguageModel
 from dnasm.models.backbone import Backbone, Block, cast_model
-from dnasm.models.mixers import H3, Attention, Hyena
+from dnasm.models.mixers import H3, Attention, DilatedCNN, Hyena, Multihybrid
 from dnasm.models.state import DecodingState
 
 Maker = Callable[[ModelConfig], LanguageModel]
@@ -28,7 +28,7 @@ def no_forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fail(*_: Any, **__: Any) -> None:
             raise AssertionError("forward was called while stepping")
 
-        for kind in (LanguageModel, Backbone, Block, Hyena, H3, Attention):
+        for kind in (LanguageModel, Backbone, Block, Hyena, H3, Attention, Multihybrid, DilatedCNN):
             monkeypatch.setattr(kind, "forward", fail)
 
     return forbid
@@ -38,12 +38,12 @@ def _step_all(model: LanguageModel, tokens: Tensor, state: DecodingState) -> Ten
     return torch.cat([model.extend(tokens[:, i : i + 1], state) for i in range(tokens.shape[1])], 1)
 
 
-@pytest.mark.parametrize("name", ["hyena", "h3", "rotary"])
+@pytest.mark.parametrize("name", ["hyena", "h3", "rotary", "multihybrid", "modal", "cnn"])
 def test_4096_steps_equal_one_forward(
     configs: dict[str, ModelConfig], make_model: Maker, no_forward: Callable[[], None], name: str
 ) -> None:
     length = 4096
-    model = make_model(replace(configs[name], num_layers=1, max_length=length))
+    model = make_model(replace(configs[name], num_layers=1, max_length=length, attention_layers=[]))
     tokens = torch.randint(7, 11, (1, length), generator=torch.Generator().manual_seed(0))
     parallel = model(tokens).detach()
     no_forward()
@@ -156,8 +156,9 @@ def _work_at(model: LanguageModel, position: int) -> float:
     return work.count
 
 
-def test_a_step_of_h3_costs_the_same_anywhere(configs: dict[str, ModelConfig], make_model: Maker) -> None:
-    model = make_model(configs["h3-heads"])
+@pytest.mark.parametrize("name", ["h3-heads", "multihybrid", "modal", "cnn"])
+def test_a_step_costs_the_same_anywhere(configs: dict[str, ModelConfig], make_model: Maker, name: str) -> None:
+    model = make_model(replace(configs[name], attention_layers=[]))
     assert _work_at(model, 1 << 10) == _work_at(model, 1 << 16) > 1e4
 
 

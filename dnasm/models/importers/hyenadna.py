@@ -72,7 +72,7 @@ def export_hyenadna(model: LanguageModel, directory: Path, *, replace: bool = Fa
         OutputError: If the folder exists, unless it may be replaced, or cannot be written.
     """
     c = model.config
-    if c.family != "hyena" or c.attention_layers or c.vocabulary != "dna" or c.short_filter != 3:
+    if c.family != "hyena" or c.attention_layers or not c.causal or c.vocabulary != "dna" or c.short_filter != 3:
         raise ConfigError(
             f"HyenaDNA's format holds Hyena layers with 3-tap short filters over DNA, this model is {c.family} "
             f"(attention_layers {c.attention_layers}, short_filter {c.short_filter}, vocabulary {c.vocabulary})"
