@@ -105,6 +105,7 @@ constexpr size_t kStackBytes = 256 << 10, kPage = 4096;
 #if defined(__x86_64__)
 extern "C" void dnasm_switch_stack(void** from, void* to);
 asm(R"(
+  .pushsection .text
   .weak dnasm_switch_stack
   .type dnasm_switch_stack, @function
 dnasm_switch_stack:
@@ -123,6 +124,7 @@ dnasm_switch_stack:
   popq %rbx
   popq %rbp
   ret
+  .popsection
 )");
 #endif
 

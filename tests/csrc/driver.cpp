@@ -81,8 +81,13 @@ bool run(int64_t n, int64_t b, int64_t d, uint64_t seed) {
   if (!text) text = backward(p);
   if (text) fprintf(stderr, "%s\n", text);
 
+#if defined(__SANITIZE_THREAD__)
+  const bool judged = false;  // only the order of accesses counts there
+#else
+  const bool judged = !text;
+#endif
   double off[5] = {}, size[5] = {};
-  for (int64_t c = 0; c < d && !text; ++c) {
+  for (int64_t c = 0; c < d && judged; ++c) {
     std::vector<double> dk_exact(n, 0.0);
     for (int64_t row = c; row < b * d; row += d) {
       for (int64_t t = 0; t < n; ++t) {
@@ -101,7 +106,7 @@ bool run(int64_t n, int64_t b, int64_t d, uint64_t seed) {
   }
   const char* names[5] = {"y", "du", "din_gate", "dout_gate", "dk"};
   bool fine = !text;
-  for (int i = 0; i < 5 && !text; ++i) fine = judge(names[i], off[i], size[i], i < 4 ? 2.2e-3 : 1.5e-3) && fine;
+  for (int i = 0; i < 5 && judged; ++i) fine = judge(names[i], off[i], size[i], i < 4 ? 2.2e-3 : 1.5e-3) && fine;
   for (void* buffer : buffers) free(buffer);
   return fine;
 }
