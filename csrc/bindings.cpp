@@ -69,10 +69,18 @@ std::vector<Group> groups_of(const Tensor& layout) {
     return groups;
 }
 
-void in_parallel(int64_t workers, void (*body)(int64_t, void*), void* context) {
-    torch::stable::parallel_for(0, workers, 1, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) body(i, context);
-    });
+class TorchThreads final : public Threads {
+  public:
+    void run(int64_t workers, void (*body)(int64_t, void*), void* context) override {
+        torch::stable::parallel_for(0, workers, 1, [=](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) body(i, context);
+        });
+    }
+};
+
+Crew crew() {
+    static TorchThreads threads;
+    return {&threads, torch::stable::get_num_threads()};
 }
 
 Params params_of(const Tensor& k, const Maybe& values, const Tensor& layout) {
@@ -83,8 +91,7 @@ Params params_of(const Tensor& k, const Maybe& values, const Tensor& layout) {
     p.k = filter_view(k);
     p.values = floats(values);
     p.groups = groups_of(layout);
-    p.workers = torch::stable::get_num_threads();
-    p.parallel = in_parallel;
+    p.crew = crew();
     return p;
 }
 
@@ -129,8 +136,7 @@ ShortParams short_params(const Tensor& x, const Tensor& weight) {
     p.taps = weight.size(1);
     p.x = view(x);
     p.weight = static_cast<const float*>(weight.data_ptr());
-    p.workers = torch::stable::get_num_threads();
-    p.parallel = in_parallel;
+    p.crew = crew();
     return p;
 }
 

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "crew.h"
 #include "rows.h"
 
 namespace dnasm::cpu {
@@ -15,9 +16,6 @@ struct Group {  // sequences that share a plan
     std::vector<Piece> pieces;
 };
 
-// Runs body(worker, context) for every worker below `workers`, side by side if it can.
-using Parallel = void (*)(int64_t workers, void (*body)(int64_t worker, void* context), void* context);
-
 struct Params {
     int64_t batch, channels, taps;
     bool bidirectional;
@@ -29,8 +27,7 @@ struct Params {
     float* dk = nullptr;               // (channels, [2,] taps)
     float* dskip = nullptr;            // (channels)
     std::vector<Group> groups;
-    int64_t workers = 1;
-    Parallel parallel = nullptr;
+    Crew crew;
 };
 
 void forward(const Params& params);

@@ -1,7 +1,6 @@
 #include "shortconv.h"
 
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "vector.h"
@@ -53,19 +52,9 @@ void scatter(const View& v, int64_t b, Channels which, int64_t at, int64_t n, co
 }
 
 template <class Body> void share(const ShortParams& p, Body body) {  // body(first channel, channels)
-    struct Context {
-        std::atomic<int64_t> next{0};
-        int64_t channels;
-        Body* body;
-    } context{{0}, p.channels, &body};
-    auto work = [](int64_t, void* erased) {
-        auto& c = *static_cast<Context*>(erased);
-        for (int64_t first; (first = c.next.fetch_add(kChannels)) < c.channels;)
-            (*c.body)(first, std::min(kChannels, c.channels - first));
-    };
-    const int64_t workers = std::min(p.workers, (p.channels + kChannels - 1) / kChannels);
-    if (workers <= 1) return work(0, &context);
-    p.parallel(workers, work, &context);
+    p.crew.each((p.channels + kChannels - 1) / kChannels, [&](int64_t block, int64_t) {
+        body(block * kChannels, std::min(kChannels, p.channels - block * kChannels));
+    });
 }
 
 float dot(const float* a, const float* b, int64_t n) {

@@ -13,8 +13,7 @@ struct ShortParams {
     View dy, dx;                   // backward
     float* dweight = nullptr;      // (channels, taps), zero on entry
     float* dbias = nullptr;        // (channels), zero on entry
-    int64_t workers = 1;
-    Parallel parallel = nullptr;
+    Crew crew;
 };
 
 constexpr int64_t kMaxTaps = 64;

@@ -7,10 +7,12 @@
 #include <algorithm>
 
 #include "butterfly.h"
+#include "crew.h"
 #include "plan.h"
 
 namespace dnasm::cpu {
 
+constexpr int64_t kSlab = 16384;   // columns that one worker of a crew takes at a time
 constexpr int64_t kColumns = 256;  // positions of each row that the first and last stage buffer: 8 KB at radix 8
 
 template <class Body> void with_radix(int radix, Body body) {
@@ -73,7 +75,7 @@ inline void turn_square(Cvec (&a)[8]) {
 // Take N signals, in place, through the stages after the first, `leaf` in frequency, and back. A Leaf says which of the
 // signals need the way there and the way back, and is given 64 frequencies of each and their place.
 template <class Leaf>
-void sweep(const Plan& plan, Leaf& leaf, Cvec* const (&z)[Leaf::kSignals], size_t level, int64_t at) {
+void sweep(const Plan& plan, const Leaf& leaf, Cvec* const (&z)[Leaf::kSignals], size_t level, int64_t at) {
     if (level == plan.stages.size()) {
         Cvec a[Leaf::kSignals][8];
         for (int s = 0; s < Leaf::kSignals; ++s) {
@@ -97,9 +99,9 @@ void sweep(const Plan& plan, Leaf& leaf, Cvec* const (&z)[Leaf::kSignals], size_
     });
 }
 
-template <class Leaf> void sweep(const Plan& plan, Leaf& leaf, Cvec* const (&z)[Leaf::kSignals]) {
-    const int64_t part = plan.vectors;
-    for (int m = 0; m < plan.radix; ++m) sweep(plan, leaf, z, 0, m * part);
+template <class Leaf>
+void sweep(const Plan& plan, const Crew& crew, const Leaf& leaf, Cvec* const (&z)[Leaf::kSignals]) {
+    crew.each(plan.radix, [&](int64_t m, int64_t) { sweep(plan, leaf, z, 0, m * plan.vectors); });
 }
 
 // Where the first stage reads from: `real` and, if it is complex, `imag` write n samples from position `at`.
@@ -113,7 +115,7 @@ struct Source {
 };
 
 // Where the last stage, of which only the real part is wanted, writes to: n samples from position `at`, to be changed
-// at will.
+// at will. A crew calls it from many threads.
 class Sink {
   public:
     template <class Body> Sink(const Body& body) : body_(&body) {
@@ -126,11 +128,12 @@ class Sink {
     void (*call_)(const void*, int64_t, int64_t, float*);
 };
 
-template <int R, bool kComplex> void open(const Plan& plan, const Source& source, Cvec* z) {
+// Both take the columns of one slab: the positions `column`, `column + part`, `column + 2 part` ... together.
+template <int R, bool kComplex> void open(const Plan& plan, const Source& source, Cvec* z, int64_t slab) {
     alignas(64) float rows[R][kColumns], imag[kComplex ? R : 1][kColumns];
-    const int64_t part = plan.vectors * kLanes;
-    for (int64_t column = 0; column < part; column += kColumns) {
-        const int64_t width = std::min(kColumns, part - column);
+    const int64_t part = plan.vectors * kLanes, end = std::min(part, (slab + 1) * kSlab);
+    for (int64_t column = slab * kSlab; column < end; column += kColumns) {
+        const int64_t width = std::min(kColumns, end - column);
         for (int j = 0; j < R; ++j) {
             source.real(j * part + column, width, rows[j]);
             if constexpr (kComplex) source.imag(j * part + column, width, imag[j]);
@@ -156,11 +159,11 @@ template <int R, bool kComplex> void open(const Plan& plan, const Source& source
     }
 }
 
-template <int R> void close(const Plan& plan, const Cvec* z, int64_t length, const Sink& sink) {
+template <int R> void close(const Plan& plan, const Cvec* z, int64_t length, const Sink& sink, int64_t slab) {
     alignas(64) float rows[R][kColumns];
-    const int64_t part = plan.vectors * kLanes;
-    for (int64_t column = 0; column < std::min(part, length); column += kColumns) {
-        const int64_t width = std::min(kColumns, part - column);
+    const int64_t part = plan.vectors * kLanes, end = std::min(part, (slab + 1) * kSlab);
+    for (int64_t column = slab * kSlab; column < std::min(end, length); column += kColumns) {
+        const int64_t width = std::min(kColumns, end - column);
         for (int64_t n = 0; n < width; n += kLanes) {
             Cvec a[R];
             const float* coarse = plan.coarse.get() + 2 * R * ((column + n) / kTail);
@@ -180,16 +183,22 @@ template <int R> void close(const Plan& plan, const Cvec* z, int64_t length, con
     }
 }
 
+inline int64_t slabs(const Plan& plan) { return (plan.vectors * kLanes + kSlab - 1) / kSlab; }
+
 // First stage: from samples to the plan's buffer.
-inline void open(const Plan& plan, const Source& source, Cvec* z) {
-    with_radix(plan.radix, [&](auto r) {
-        source.complex ? open<r.value, true>(plan, source, z) : open<r.value, false>(plan, source, z);
+inline void open(const Plan& plan, const Crew& crew, const Source& source, Cvec* z) {
+    crew.each(slabs(plan), [&](int64_t slab, int64_t) {
+        with_radix(plan.radix, [&](auto r) {
+            source.complex ? open<r.value, true>(plan, source, z, slab) : open<r.value, false>(plan, source, z, slab);
+        });
     });
 }
 
 // Last stage: the first `length` samples, real parts only.
-inline void close(const Plan& plan, const Cvec* z, int64_t length, const Sink& sink) {
-    with_radix(plan.radix, [&](auto r) { close<r.value>(plan, z, length, sink); });
+inline void close(const Plan& plan, const Crew& crew, const Cvec* z, int64_t length, const Sink& sink) {
+    crew.each(slabs(plan), [&](int64_t slab, int64_t) {
+        with_radix(plan.radix, [&](auto r) { close<r.value>(plan, z, length, sink, slab); });
+    });
 }
 
 }  // namespace dnasm::cpu

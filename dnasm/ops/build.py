@@ -56,7 +56,7 @@ def cpu_library() -> Library:
     return Library(
         "cpu",
         (*kernels, Unit("bindings.cpp", ("g++", *binding_flags), "bindings.o")),
-        ("g++", "-shared", f"-L{torch_folder / 'lib'}", *_LINK),
+        ("g++", "-shared", "-pthread", f"-L{torch_folder / 'lib'}", *_LINK),
         (f"torch {torch.__version__}", _cpu_identity()),
         takes="about 15 seconds",
     )

@@ -12,7 +12,7 @@ from operator import mul
 
 TAIL = 64
 """The CPU's last two stages, 8 x 8, stay in registers; every length is a multiple of it."""
-_STAGES = (1, 2, 3, 4, 5, 8)
+_LONG = 1 << 18
 
 
 def position(frequency: int, radices: tuple[int, ...]) -> int:
@@ -63,7 +63,7 @@ def packed_length(n: int) -> int:
 def cpu_radices(length: int) -> tuple[int, ...]:
     """Radices of a CPU plan: the outer stages, then the tail of 8 x 8.
 
-    Radix 4 is the fastest in cache, 8 saves passes over memory, so the first stages of long plans are 8.
+    Radix 4 is the fastest in cache; 8 saves passes over memory, and its parts are what threads share in long plans.
     """
     tiles, rest = length // TAIL, []
     if tiles * TAIL != length:
@@ -76,6 +76,8 @@ def cpu_radices(length: int) -> tuple[int, ...]:
         raise ValueError(f"a CPU plan's length is {TAIL} times a product of 2, 3 and 5, got {length}")
     twos = tiles.bit_length() - 1
     eights = twos % 2 if twos != 1 else 0  # an odd power of two takes one radix 8, or one 2 if it is 2 itself
+    if length >= _LONG and not eights and twos >= 6:
+        eights = 2
     outer = [8] * eights + [4] * ((twos - 3 * eights) // 2) + [2] * ((twos - 3 * eights) % 2)
     return (*(outer + rest or [1]), 8, 8)
 

@@ -108,8 +108,9 @@ def test_an_expanded_gradient(engine: Engine) -> None:
     assert_right(engine, Case(case.u, case.k, torch.ones(1).expand(2, 3, 300), case.in_gate, case.out_gate, case.skip))
 
 
-def test_the_same_bits_every_time_and_with_any_threads() -> None:
-    case, engine, threads = noise(40, 5, 3000, 3000), Engine("cpu", "native"), torch.get_num_threads()
+@pytest.mark.parametrize(("b", "d", "length"), [(40, 5, 3000), (3, 1, 20_000), (2, 2, 300_000)])
+def test_the_same_bits_every_time_and_with_any_threads(b: int, d: int, length: int) -> None:
+    case, engine, threads = noise(b, d, length, length), Engine("cpu", "native"), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         first = engine(case)

@@ -1,0 +1,212 @@
+"""`dnasm bench fftconv`: this op beside torch's transforms and its peers, one row a size, direction and contender.
+
+Contenders take turns on the same inputs, this op first in each turn. The filter's transform is inside everyone's time,
+and in rows of `filter: outside` outside everyone's. On a GPU inputs rotate past the L2 cache and events are read; on a
+CPU the peak memory over the inputs is that of a fresh process.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dnasm.config import BenchConfig
+from dnasm.ops import reference
+from dnasm.tasks.bench import Row, say, seconds
+from dnasm.tasks.bench_contenders import Contender, Problem, contenders
+
+CPU_LENGTHS = (256, 1000, 1024, 8192, 10007, 65536, 100_000, 1 << 20)
+CPU_ELEMENTS = 1 << 23
+GPU_LENGTHS = (*(256 << i for i in range(15)), 1000, 10007, 100_000)
+GPU_ELEMENTS = 1 << 28
+GPU_CHANNELS = 768
+L2_BYTES = 128 << 20
+"""Inputs rotate over more than twice the largest L2 cache, so that no call finds its own."""
+
+
+def rows(config: BenchConfig) -> Iterator[Row]:
+    """Time every size; each row says how long a contender took and how this op compares in the same turns."""
+    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    problems = _cpu_problems() if device == "cpu" else _gpu_problems(device)
+    bandwidth = _copy_bandwidth(device)
+    found = []
+    for problem in problems:
+        say(f"fftconv: length {problem.length}, batch {problem.batch}, gated {problem.gated}, {_direction(problem)}")
+        for row in _compare(problem, contenders(problem.device.split(":")[0]), config.repeats, bandwidth):
+            found.append(row)
+            yield row
+    if config.out is not None:
+        plot(found, Path(config.out).with_suffix(".png"))
+
+
+def _direction(problem: Problem) -> str:
+    return "forward+backward" if problem.backward else "forward"
+
+
+def _cpu_problems() -> Iterator[Problem]:
+    for length in CPU_LENGTHS:
+        channels = min(128, max(1, CPU_ELEMENTS // length))
+        batch = max(1, CPU_ELEMENTS // length // channels)
+        for gated in (False, True):
+            for backward in (False, True):
+                yield Problem(length, batch, channels, gated, backward, "cpu", torch.float32)
+
+
+def _gpu_problems(device: str) -> Iterator[Problem]:
+    for length in GPU_LENGTHS:
+        for batch in (1, 4, 64):
+            channels = min(GPU_CHANNELS, GPU_ELEMENTS // length // batch)
+            for gated in (False, True) if channels else ():
+                for backward in (False, True):
+                    yield Problem(length, batch, channels, gated, backward, device, torch.bfloat16)
+
+
+def _copy_bandwidth(device: str) -> float:
+    """Bytes a second, read and written, of a copy that no cache holds."""
+    source = torch.ones(1 << 26, device=device)
+    target = torch.empty_like(source)
+    times = [_time(device, partial(target.copy_, source)) for _ in range(7)]
+    return 2 * source.nbytes / statistics.median(times[1:])
+
+
+def _time(device: str, work: Callable[[], object]) -> float:
+    if device == "cpu":
+        return seconds(work)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def _compare(problem: Problem, everyone: list[Contender], repeats: int, bandwidth: float) -> Iterator[Row]:
+    size = sum(t.nbytes for t in problem.inputs(0).values())
+    copies = 2 if problem.device == "cpu" else max(2, -(-2 * L2_BYTES // size))
+    inputs = [problem.inputs(seed) for seed in range(copies)]
+    for inside in (True, False) if not problem.backward else (True,):
+        able = [c for c in everyone if inside or c.prepare is not None]
+        times = _race(problem, able, inputs, repeats, inside)
+        for contender, own in times.items():
+            ratios = sorted(theirs / mine for mine, theirs in zip(times[able[0]], own, strict=True))
+            yield {
+                **_describe(problem),
+                "contender": contender.name,
+                "filter": "inside" if inside else "outside",
+                "seconds": statistics.median(own),
+                "ratio": statistics.median(ratios),
+                "ratio_lowest": ratios[0],
+                "ratio_highest": ratios[-1],
+                "floor_seconds": problem.least_bytes / bandwidth,
+                "peak_bytes": _peak(problem, contender) if inside else None,
+                "error": _error(problem, contender) if inside and not problem.backward else None,
+            }
+
+
+def _describe(problem: Problem) -> Row:
+    return {**asdict(problem), "dtype": str(problem.dtype).removeprefix("torch."), "threads": torch.get_num_threads()}
+
+
+def _race(
+    problem: Problem, everyone: list[Contender], inputs: list[dict[str, Tensor]], repeats: int, inside: bool
+) -> dict[Contender, list[float]]:
+    """Seconds of each turn, the first of which warms up and is not counted; who runs out of memory drops out."""
+    times: dict[Contender, list[float]] = {contender: [] for contender in everyone}
+    for turn in range(repeats + 1):
+        tensors = inputs[turn % len(inputs)]
+        for contender in list(times):
+            known = None if inside or contender.prepare is None else contender.prepare(tensors["k"], problem.length)
+            try:
+                took = _time(problem.device, partial(problem.run, contender, tensors, known))
+            except torch.OutOfMemoryError:
+                say(f"fftconv: {contender.name} runs out of memory")
+                del times[contender]
+                continue
+            if turn:
+                times[contender].append(took)
+    return times
+
+
+def _error(problem: Problem, contender: Contender) -> float:
+    """Largest relative L2 error of a row against float64, on a few rows."""
+    small = Problem(problem.length, 1, min(4, problem.channels), problem.gated, False, problem.device, problem.dtype)
+    tensors = small.inputs(0)
+    wide = {name: t.double().cpu() for name, t in tensors.items()}
+    exact = reference.fftconv(wide["u"], wide["k"], in_gate=wide.get("in_gate"), out_gate=wide.get("out_gate"))
+    off = small.run(contender, tensors)[0].double().cpu() - exact
+    return (off.norm(dim=-1) / exact.norm(dim=-1)).max().item()
+
+
+def _peak(problem: Problem, contender: Contender) -> int | None:
+    """Most memory in use beyond the inputs during a call."""
+    if problem.device != "cpu":
+        tensors = problem.inputs(0)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        problem.run(contender, tensors)
+        return torch.cuda.max_memory_allocated() - before
+    if not Path("/proc/self/status").exists():
+        return None
+    command = [sys.executable, "-m", __name__, contender.name, json.dumps(_describe(problem))]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return int(result.stdout) if result.returncode == 0 else None
+
+
+def measure_peak(name: str, described: Row) -> int:
+    """Growth of this process's high-water mark over one call, after a tiny one has loaded all code."""
+    torch.set_num_threads(described.pop("threads"))
+    problem = Problem(**{**described, "dtype": getattr(torch, described["dtype"])})
+    contender = next(c for c in contenders("cpu") if c.name == name)
+    tiny = Problem(64, 1, 1, problem.gated, problem.backward, "cpu", problem.dtype)
+    tiny.run(contender, tiny.inputs(0))
+    tensors = problem.inputs(0)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the inputs
+    before = _high_water()
+    problem.run(contender, tensors)
+    return _high_water() - before
+
+
+def _high_water() -> int:
+    """Bytes that this process had resident at most. Not ru_maxrss, which a child takes over from its parent."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def plot(found: list[Row], path: Path) -> None:
+    """Draw time per element over length, a panel for each direction, plain and gated, largest batch."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), sharex=True, sharey="row", layout="constrained")
+    for axis, (backward, gated) in zip(axes.flat, ((b, g) for b in (False, True) for g in (False, True)), strict=True):
+        chosen = [r for r in found if (r["backward"], r["gated"], r["filter"]) == (backward, gated, "inside")]
+        largest: dict[int, int] = {}
+        for row in chosen:
+            largest[row["length"]] = max(row["batch"], largest.get(row["length"], 0))
+        for name in dict.fromkeys(row["contender"] for row in chosen):
+            points = sorted(
+                (r["length"], 1e9 * r["seconds"] / (r["batch"] * r["channels"] * r["length"]))
+                for r in chosen
+                if r["contender"] == name and r["batch"] == largest[r["length"]]
+            )
+            axis.plot(*zip(*points, strict=True), marker="o", label=name)
+        axis.set(xscale="log", yscale="log", title=f"{'forward+backward' if backward else 'forward'}"
+                 f"{', gated' if gated else ''}", xlabel="length", ylabel="ns per element")  # fmt: skip
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    print(measure_peak(sys.argv[1], json.loads(sys.argv[2])))
