@@ -1,0 +1,66 @@
+"""A script: other people's tools on plain `forward`. In a process of its own, where no types are checked at run time.
+
+The argument names the tool, the families that pass go to standard output.
+"""
+
+import copy
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from conftest import CONFIGS, shaken
+from torch import Tensor
+
+from dnasm.models import LanguageModel
+
+FAMILIES = ("hyena", "h3", "rotary", "multihybrid", "modal", "cnn")
+
+
+def export(model: LanguageModel, tokens: Tensor) -> None:
+    program = torch.export.export(model, (tokens,))
+    torch.testing.assert_close(program.module()(tokens), model(tokens), atol=1e-5, rtol=1e-4)
+
+
+def compile_(model: LanguageModel, tokens: Tensor) -> None:
+    """One graph, no breaks; `aot_eager` is what the compiler makes of it, before it writes C++."""
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    loss, expected = compiled(tokens).square().mean(), model(tokens).square().mean()
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-4)
+    parameters = list(model.parameters())
+    got, wanted = (torch.autograd.grad(value, parameters) for value in (loss, expected))
+    for one, other in zip(got, wanted, strict=True):
+        assert (one - other).norm() <= 1e-4 * other.norm() + 1e-7
+
+
+def fsdp(model: LanguageModel, tokens: Tensor) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh, sharded = init_device_mesh("cpu", (1,)), copy.deepcopy(model)
+    for block in sharded.backbone.layers:
+        fully_shard(block, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    losses = []
+    for trained in (model, sharded):
+        optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3)
+        for _ in range(3):
+            loss = trained(tokens).logsumexp(-1).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+    assert abs(losses[0] - losses[1]) < 1e-4 * abs(losses[0]), losses
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    tool = {"export": export, "compile": compile_, "fsdp": fsdp}[sys.argv[1]]
+    if tool is fsdp:
+        store = Path(tempfile.mkdtemp()) / "store"
+        torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    for name in FAMILIES:
+        tool(shaken(CONFIGS[name]), torch.randint(7, 11, (2, 80)))
+        print(name, flush=True)
+    if tool is fsdp:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,46 @@
+"""Other people's tools work on plain `forward`: torch.compile, torch.export, PEFT's LoRA, FSDP2."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dnasm.config import ModelConfig
+from dnasm.models import LanguageModel
+
+Maker = Callable[[ModelConfig], LanguageModel]
+FAMILIES = ["hyena", "h3", "rotary", "multihybrid", "modal", "cnn"]
+
+
+@pytest.mark.parametrize("tool", ["export", "compile", "fsdp"])
+def test_the_tool_gives_what_the_plain_model_gives(tool: str) -> None:
+    script = Path(__file__).with_name("open_models.py")
+    outcome = subprocess.run([sys.executable, script, tool], capture_output=True, text=True, timeout=300, check=False)
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    assert outcome.stdout.split() == FAMILIES
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_lora_trains_adapters_alone(
+    configs: dict[str, ModelConfig], make_model: Maker, tokens: Tensor, name: str
+) -> None:
+    peft = pytest.importorskip("peft")
+    model = make_model(configs[name])
+    before = model(tokens).detach()
+    frozen = {key: value.clone() for key, value in model.state_dict().items()}
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["fc1", "fc2"]))
+    torch.testing.assert_close(adapted(tokens), before)
+    trained = [key for key, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert len(trained) == 2 * 2 * 2
+    assert all("lora_" in key for key in trained)
+    optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], 0.1)
+    for _ in range(2):  # the first step moves one half of each adapter, which begins at zero
+        adapted(tokens).square().mean().backward()
+        optimizer.step()
+    assert (adapted(tokens) - before).abs().max() > 1e-4
+    after = adapted.unload().state_dict()
+    assert all(torch.equal(after[key], value) for key, value in frozen.items())
