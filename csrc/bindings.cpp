@@ -203,13 +203,13 @@ void* pointer(const Maybe& t) { return t ? t->data_ptr() : nullptr; }
 
 Rows rows(const Maybe& t) { return t ? Rows{t->data_ptr(), t->stride(0), t->stride(1)} : Rows{}; }
 
-Params params_of(const Tensor& u, const Tensor& k) {
+Params params_of(const Tensor& u, const Tensor& k, int64_t precision) {
     Params p{};
     p.batch = u.size(0);
     p.channels = u.size(1);
     p.length = u.size(2);
     p.dtype = dtype_of(u);
-    p.precision = kFast;
+    p.precision = int(precision);
     p.u = rows(u);
     p.filter = k.data_ptr();
     p.filter_length = k.size(k.dim() - 1);
@@ -236,28 +236,29 @@ void set_inputs(Params& p, const Maybe& in_gate, const Maybe& out_gate, const Ma
     p.scratch = pointer(scratch);
 }
 
-std::tuple<int64_t, int64_t, int64_t> buffer_sizes(Tensor u, Tensor k) {
-    const Params p = params_of(u, k);
+std::tuple<int64_t, int64_t, int64_t> buffer_sizes(Tensor u, Tensor k, int64_t precision) {
+    const Params p = params_of(u, k, precision);
     return {int64_t(spectrum_bytes(p)), int64_t(forward_scratch_bytes(p)), int64_t(backward_scratch_bytes(p))};
 }
 
-void fftconv_spectrum(Tensor u, Tensor k, Tensor spectrum) {
-    Params p = params_of(u, k);
+void fftconv_spectrum(Tensor u, Tensor k, int64_t precision, Tensor spectrum) {
+    Params p = params_of(u, k, precision);
     p.spectrum = spectrum.data_ptr();
     launch(filter_spectrum, p, u);
 }
 
-void fftconv_forward(Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Tensor spectrum, Maybe scratch,
-                     Tensor y) {
-    Params p = params_of(u, k);
+void fftconv_forward(Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, int64_t precision, Tensor spectrum,
+                     Maybe scratch, Tensor y) {
+    Params p = params_of(u, k, precision);
     set_inputs(p, in_gate, out_gate, skip, spectrum, scratch);
     p.y = rows(y);
     launch(forward, p, u);
 }
 
-void fftconv_backward(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Tensor spectrum,
-                      Maybe scratch, Maybe du, Maybe dk, Maybe din_gate, Maybe dout_gate, Maybe dskip) {
-    Params p = params_of(u, k);
+void fftconv_backward(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, int64_t precision,
+                      Tensor spectrum, Maybe scratch, Maybe du, Maybe dk, Maybe din_gate, Maybe dout_gate,
+                      Maybe dskip) {
+    Params p = params_of(u, k, precision);
     set_inputs(p, in_gate, out_gate, skip, spectrum, scratch);
     p.dy = rows(dy);
     p.du = rows(du);
@@ -268,22 +269,22 @@ void fftconv_backward(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_ga
     launch(backward, p, u);
 }
 
-int64_t plan_of(int64_t length) { return plan_length(length, kFast); }
+int64_t plan_of(int64_t length, int64_t precision) { return plan_length(length, int(precision)); }
 
-bool has_plan(int64_t plan, int64_t dtype) { return has_kernels(plan, int(dtype)); }
+bool has_plan(int64_t plan, int64_t dtype, int64_t precision) { return has_kernels(plan, int(dtype), int(precision)); }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY(dnasm_cuda, m) {
-    m.def("plan_length(int length) -> int");
-    m.def("has_kernels(int plan, int dtype) -> bool");
-    m.def("buffer_sizes(Tensor u, Tensor k) -> (int, int, int)");
-    m.def("spectrum(Tensor u, Tensor k, Tensor(a!) spectrum) -> ()");
-    m.def("forward(Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor spectrum, "
-          "Tensor(a!)? scratch, Tensor(b!) y) -> ()");
-    m.def("backward(Tensor dy, Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor spectrum, "
-          "Tensor(a!)? scratch, Tensor(b!)? du, Tensor(c!)? dk, Tensor(d!)? din_gate, Tensor(e!)? dout_gate, "
-          "Tensor(f!)? dskip) -> ()");
+    m.def("plan_length(int length, int precision) -> int");
+    m.def("has_kernels(int plan, int dtype, int precision) -> bool");
+    m.def("buffer_sizes(Tensor u, Tensor k, int precision) -> (int, int, int)");
+    m.def("spectrum(Tensor u, Tensor k, int precision, Tensor(a!) spectrum) -> ()");
+    m.def("forward(Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, int precision, "
+          "Tensor spectrum, Tensor(a!)? scratch, Tensor(b!) y) -> ()");
+    m.def("backward(Tensor dy, Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, "
+          "int precision, Tensor spectrum, Tensor(a!)? scratch, Tensor(b!)? du, Tensor(c!)? dk, Tensor(d!)? din_gate, "
+          "Tensor(e!)? dout_gate, Tensor(f!)? dskip) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dnasm_cuda, CompositeExplicitAutograd, m) {

@@ -128,8 +128,6 @@ def _body(op: Operands, requested: str) -> tuple[str, str]:
         if why := cpu.unavailable():
             say_once(f"fftconv runs without its C++ kernels, more slowly: {why}")
         return chosen, "torch" if why else "native"
-    if cuda.wants_float32(op):
-        return chosen, "torch"
     why = cuda.unavailable(op)
     if why and "cuda" in (requested, _preferred):
         raise BackendUnavailable(f"backend 'cuda' was asked for and its kernels cannot run: {why}")

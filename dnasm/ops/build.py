@@ -6,6 +6,7 @@
 import platform
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,10 +29,11 @@ __all__ = [
 
 TARGET_VERSION = "0x020a000000000000"
 """The stable ABI of torch 2.10, the oldest that dnasm takes: one binding serves every later torch."""
-CUDA_PLANS = tuple(256 << i for i in range(8))
-"""Transform lengths that csrc/fftconv has kernels for; a test holds this against launch.cu."""
-CUDA_DTYPES = {"float16": 1, "bfloat16": 2}
-"""Dtypes with kernels, numbered as in csrc/fftconv/launch.h; float32 goes through torch's FFT."""
+CUDA_PLANS = {0: tuple(256 << i for i in range(8)), 1: tuple(256 << i for i in range(7))}
+"""Transform lengths that csrc/fftconv has objects for, by precision: 0 tensor cores, 1 float32, whose last object
+serves all longer plans. A test holds this against launch.cu."""
+CUDA_DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+"""Dtypes, numbered as in csrc/fftconv/launch.h; float32 signals take the float32 kernels."""
 _TORCH_FLAGS = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
 _LINK = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
 
@@ -80,16 +82,15 @@ def cuda_library() -> Library:
     )
 
 
-def cuda_kernels(plan: int, dtype: int, architecture: str) -> Library:
-    """The kernels of one transform length and dtype for one architecture, as `sm_90`."""
+def cuda_kernels(plan: int, dtype: int, precision: int, architecture: str) -> Library:
+    """The kernels of one transform length, dtype and precision for one architecture, as `sm_90`."""
     _check_cuda_version()
     number = architecture.removeprefix("sm_")
     flags = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC", f"-gencode=arch=compute_{number},code=sm_{number}")
-    unit = Unit(
-        "fftconv/instance.cu", ("nvcc", *flags, f"-DDNASM_LENGTH={plan}", f"-DDNASM_DTYPE={dtype}"), "instance.o"
-    )
+    choice = (f"-DDNASM_LENGTH={plan}", f"-DDNASM_DTYPE={dtype}", f"-DDNASM_PRECISION={precision}")
+    unit = Unit("fftconv/instance.cu", ("nvcc", *flags, *choice), "instance.o")
     return Library(
-        f"cuda_{architecture}_{plan}_{dtype}",
+        f"cuda_{architecture}_{plan}_{dtype}_{precision}",
         (unit,),
         ("nvcc", "-shared"),
         (f"torch CUDA {torch.version.cuda}", architecture),
@@ -132,9 +133,20 @@ def build_cuda(
         if not re.fullmatch(r"sm_\d+[a-z]?", architecture):
             raise BackendUnavailable(f"no architecture {architecture!r}; write it as sm_90")
     libraries = [cuda_library()]
-    libraries += [cuda_kernels(n, t, a) for a in chosen for n in plans or CUDA_PLANS for t in CUDA_DTYPES.values()]
+    libraries += [cuda_kernels(*which, a) for a in chosen for which in _objects() if not plans or which[0] in plans]
     for i, library in enumerate(libraries):
         progress(f"[{i + 1}/{len(libraries)}] {ensure(library)}")
+
+
+def _objects() -> list[tuple[int, int, int]]:
+    """Plan, dtype and precision of every object that a call can ask for."""
+    return [
+        (plan, dtype, precision)
+        for precision, plans in CUDA_PLANS.items()
+        for plan in plans
+        for dtype in CUDA_DTYPES.values()
+        if precision or dtype != CUDA_DTYPES["float32"]
+    ]
 
 
 def architecture_of(device: int | None) -> str:
@@ -152,14 +164,15 @@ def describe() -> dict[str, str]:
     if torch.cuda.is_available():
         architecture = architecture_of(None)
         found["cuda dispatch"] = _attempt(lambda: _state(cuda_library()))
-        for plan in CUDA_PLANS:
-            states = _attempt(
-                lambda plan=plan: ", ".join(  # type: ignore[misc]
-                    f"{name}: {_state(cuda_kernels(plan, dtype, architecture))}" for name, dtype in CUDA_DTYPES.items()
-                )
-            )
-            found[f"cuda kernels {plan}"] = states
+        states = [_attempt(partial(_object_state, which, architecture)) for which in _objects()]
+        built = sum(state.startswith("built") for state in states)
+        found["cuda kernels"] = f"{built} of {len(states)} objects built for {architecture}"
+        found |= {f"cuda kernels {w}": state for w, state in zip(_objects(), states, strict=True) if "unav" in state}
     return found
+
+
+def _object_state(which: tuple[int, int, int], architecture: str) -> str:
+    return _state(cuda_kernels(*which, architecture))
 
 
 def _attempt(ask: Callable[[], str]) -> str:

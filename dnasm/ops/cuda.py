@@ -1,4 +1,4 @@
-"""The CUDA backend: tensor-core kernels for bfloat16 and float16, torch's FFT for float32.
+"""The CUDA backend: tensor-core kernels for bfloat16 and float16, and float32 kernels where they are asked for.
 
 Kernels are compiled for one transform length, dtype and architecture each, when they are first needed.
 """
@@ -6,7 +6,7 @@ Kernels are compiled for one transform length, dtype and architecture each, when
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -15,23 +15,31 @@ from dnasm.errors import BackendUnavailable
 from dnasm.ops import build, reference
 from dnasm.ops.operands import GRADIENTS, Operands
 
-_DTYPES = {torch.float16: build.CUDA_DTYPES["float16"], torch.bfloat16: build.CUDA_DTYPES["bfloat16"]}
+FAST, FLOAT32 = 0, 1
+_DTYPES = {getattr(torch, name): number for name, number in build.CUDA_DTYPES.items()}
 
 
-def wants_float32(op: Operands) -> bool:
-    """Whether the call asks for float32 arithmetic, by its dtype or in words: that is torch's FFT on a GPU."""
-    return op.precision == "float32" or op.u.dtype not in _DTYPES
+def _longest(op: Operands) -> int:
+    return op.u.shape[-1] if op.cu_seqlens is None else max(end - start for start, end in op.pieces())
+
+
+def precision_of(op: Operands) -> int:
+    """Tensor cores for 16-bit signals as far as their plans reach, else float32, by dtype, in words or by length."""
+    if op.precision == "float32" or op.u.dtype == torch.float32:
+        return FLOAT32
+    return FAST if _plan(_longest(op), FAST) else FLOAT32
 
 
 def unavailable(op: Operands) -> str:
     """Why the kernels cannot take this call, empty if they can; builds and loads them when first asked."""
     if op.u.device.type != "cuda":
         return f"u is on {op.u.device}: pass u.cuda()"
-    longest = op.u.shape[-1] if op.cu_seqlens is None else max(end - start for start, end in op.pieces())
-    return _kernels(longest, op.u.dtype, op.u.device.index)
+    if op.u.dtype not in _DTYPES:
+        return f"u is {op.u.dtype}: pass u.float()"
+    return _dispatch() or _load(_longest(op), op.u.dtype, precision_of(op), op.u.device.index)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1)
 def _dispatch() -> str:
     try:
         build.load(build.cuda_library(), lambda: None)
@@ -41,41 +49,38 @@ def _dispatch() -> str:
 
 
 @lru_cache(maxsize=4096)
-def _plan(length: int) -> int:
-    return torch.ops.dnasm_cuda.plan_length(length)
+def _plan(length: int, precision: int) -> int:
+    return torch.ops.dnasm_cuda.plan_length(length, precision)
 
 
-def _kernels(length: int, dtype: torch.dtype, device: int) -> str:
-    why = _dispatch()
-    if why:
-        return why
-    plan = _plan(length)
+@lru_cache(maxsize=4096)
+def _load(length: int, dtype: torch.dtype, precision: int, device: int) -> str:
+    plan = min(_plan(length, precision), build.CUDA_PLANS[precision][-1])
     if plan == 0:
-        return f"no kernel covers length {length}; precision='float32' does"
-    return _load(plan, dtype, device)
-
-
-@lru_cache(maxsize=256)
-def _load(plan: int, dtype: torch.dtype, device: int) -> str:
-    def self_test() -> None:
-        angles = torch.arange(2 * plan, device=f"cuda:{device}").view(1, 2, plan)
-        u, k = torch.sin(angles * 1.7).to(dtype), torch.cos(angles[0] * 0.9) / plan
-        y, expected = _forward(Operands(u, k)).float(), reference.fftconv(u.float(), k)
-        error = ((y - expected).norm() / expected.norm()).item()
-        assert error < 0.02, f"the convolution of length {plan} is off by {error:.2g}"
-
-    if torch.ops.dnasm_cuda.has_kernels(plan, _DTYPES[dtype]):
+        return f"no kernel covers length {length}"
+    number = _DTYPES[dtype]
+    if torch.ops.dnasm_cuda.has_kernels(plan, number, precision):
         return ""
     try:
-        build.load(build.cuda_kernels(plan, _DTYPES[dtype], build.architecture_of(device)), self_test)
+        library = build.cuda_kernels(plan, number, precision, build.architecture_of(device))
+        build.load(library, partial(_self_test, plan, dtype, precision, device))
     except BackendUnavailable as error:
         return str(error)
     return ""
 
 
+def _self_test(plan: int, dtype: torch.dtype, precision: int, device: int) -> None:
+    angles = torch.arange(2 * plan, device=f"cuda:{device}").view(1, 2, plan)
+    u, k = torch.sin(angles * 1.7).to(dtype), torch.cos(angles[0] * 0.9) / plan
+    y = _forward(Operands(u, k, precision="float32" if precision else None)).float()
+    expected = reference.fftconv(u.float(), k)
+    error = ((y - expected).norm() / expected.norm()).item()
+    assert error < 0.02, f"the convolution of length {plan} is off by {error:.2g}"
+
+
 def plan_length(op: Operands) -> int:
     """Length of the longest transform of a call that the kernels can take."""
-    return _plan(op.u.shape[-1] if op.cu_seqlens is None else max(end - start for start, end in op.pieces()))
+    return _plan(_longest(op), precision_of(op))
 
 
 def _rows(x: Tensor | None) -> Tensor | None:
@@ -86,26 +91,28 @@ def _bytes(like: Tensor, size: int) -> Tensor:
     return torch.empty(size, dtype=torch.uint8, device=like.device)
 
 
-def _inputs(op: Operands, scratch_index: int) -> tuple[Tensor | None, ...]:
+def _inputs(op: Operands, scratch_index: int) -> tuple[Tensor | int | None, ...]:
     u, k = _rows(op.u), op.k.contiguous()
     assert u is not None
-    sizes = torch.ops.dnasm_cuda.buffer_sizes(u, k)
+    precision = precision_of(op)
+    sizes = torch.ops.dnasm_cuda.buffer_sizes(u, k, precision)
     values = op.values
     if values is None or values.numel() != sizes[0]:
         values = _bytes(u, sizes[0])
-        torch.ops.dnasm_cuda.spectrum(u, k, values)
+        torch.ops.dnasm_cuda.spectrum(u, k, precision, values)
     skip = None if op.skip is None else op.skip.float().contiguous()
     scratch = _bytes(u, sizes[scratch_index]) if sizes[scratch_index] else None
-    return u, k, _rows(op.in_gate), _rows(op.out_gate), skip, values, scratch
+    return u, k, _rows(op.in_gate), _rows(op.out_gate), skip, precision, values, scratch
 
 
 def spectrum(k: Tensor, length: int) -> Tensor | None:
-    """Spectra for signals of `length` in the kernels' own order, if there are kernels for it."""
-    if _kernels(length, torch.bfloat16, k.device.index):
-        return None
+    """Spectra for bfloat16 or float16 signals of `length` in the kernels' own order, if there are kernels for it."""
     u = torch.empty(1, 1, 1, dtype=torch.bfloat16, device=k.device).expand(1, k.shape[0], length)
-    values = _bytes(k, torch.ops.dnasm_cuda.buffer_sizes(u, k)[0])
-    torch.ops.dnasm_cuda.spectrum(u, k.contiguous(), values)
+    op = Operands(u, k)
+    if unavailable(op):
+        return None
+    values = _bytes(k, torch.ops.dnasm_cuda.buffer_sizes(u, k, precision_of(op))[0])
+    torch.ops.dnasm_cuda.spectrum(u, k.contiguous(), precision_of(op), values)
     return values
 
 
@@ -131,9 +138,9 @@ def _backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor 
 
 def _groups(op: Operands) -> Iterator[tuple[Tensor, Tensor]]:
     """Packed sequences by plan: places (sequences, longest) of their samples, and which of them are real."""
-    by_plan = defaultdict(list)
+    by_plan, precision = defaultdict(list), precision_of(op)
     for start, end in op.pieces():
-        by_plan[_plan(end - start)].append((start, end))
+        by_plan[_plan(end - start, precision)].append((start, end))
     for pieces in by_plan.values():
         bounds = torch.tensor(pieces, device=op.u.device)
         first, size = bounds[:, :1], bounds.diff(dim=1)
@@ -157,7 +164,8 @@ def _scatter(rows: Tensor, places: Tensor, real: Tensor, to: Tensor) -> None:
 def _part(op: Operands, places: Tensor, real: Tensor) -> Operands:
     u, in_gate, out_gate = (_gather(x, places, real) for x in (op.u, op.in_gate, op.out_gate))
     assert u is not None
-    return replace(op, u=u, in_gate=in_gate, out_gate=out_gate, cu_seqlens=None, values=None)
+    precision = "float32" if precision_of(op) == FLOAT32 else None
+    return replace(op, u=u, in_gate=in_gate, out_gate=out_gate, cu_seqlens=None, values=None, precision=precision)
 
 
 def forward(op: Operands) -> Tensor:

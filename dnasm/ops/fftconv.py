@@ -65,7 +65,7 @@ def fftconv(  # long: its contract is said in one place
     values = None
     if isinstance(k, Spectrum):
         k.check(bidirectional)
-        values, k = k.values, k.k
+        values, k = (k.values if u.shape[-1] == k.length else None), k.k
     op = Operands(u, k, in_gate, out_gate, skip, cu_seqlens, bidirectional, values, precision)
     device = u.device.type
     check(op, autocast=is_autocast_available(device) and is_autocast_enabled(device))

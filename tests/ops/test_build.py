@@ -11,21 +11,26 @@ from dnasm.errors import BackendUnavailable
 from dnasm.ops import build, compiler
 
 
-def test_the_plans_are_those_of_the_dispatch(root: Path) -> None:
+def test_the_objects_are_those_of_the_dispatch(root: Path) -> None:
     text = (root / "csrc/fftconv/launch.cu").read_text()
-    smallest, count = (re.search(rf"{name} = (\d+)", text) for name in ("kSmallestPlan", "kPlans"))
-    assert smallest is not None
-    assert count is not None
-    assert tuple(int(smallest[1]) << i for i in range(int(count[1]))) == build.CUDA_PLANS
+    smallest, count, widest = (
+        int(match[1])
+        for name in ("kSmallestPlan", "kPlans", "kWidestObject")
+        if (match := re.search(rf"{name} = (\d+)", text))
+    )
+    assert build.CUDA_PLANS[0] == tuple(smallest << i for i in range(count))
+    assert build.CUDA_PLANS[1] == tuple(n for n in build.CUDA_PLANS[0] if n <= widest)
     header = (root / "csrc/fftconv/launch.h").read_text()
-    for name, number in (("kFloat16", "float16"), ("kBfloat16", "bfloat16")):
+    for name, number in (("kFloat32", "float32"), ("kFloat16", "float16"), ("kBfloat16", "bfloat16")):
         assert f"{name} = {build.CUDA_DTYPES[number]}" in header
+    assert "kFast = 0" in header
+    assert "kPrecise = 1" in header
 
 
 def test_the_cuda_dispatch_compiles_links_and_loads_without_cuda(root: Path) -> None:
     assert not torch.cuda.is_available() or torch.version.cuda
     compiler.load(build.cuda_library(), lambda: None)
-    assert [torch.ops.dnasm_cuda.plan_length(n) for n in (1, 257, 1 << 40)] == [256, 512, 0]
+    assert [torch.ops.dnasm_cuda.plan_length(n, 0) for n in (1, 257, 1 << 40)] == [256, 512, 0]
     assert "Tensor(b!) y" in str(torch.ops.dnasm_cuda.forward.default._schema)
 
 
@@ -43,9 +48,10 @@ def test_kernels_are_built_ahead_of_time_without_a_gpu(monkeypatch: pytest.Monke
     except BackendUnavailable:
         pytest.skip("no nvcc")
     lines: list[str] = []
+    monkeypatch.setattr(build, "_objects", lambda: [(256, 2, 0), (512, 2, 0)])
     build.build_cuda(["sm_90"], plans=[256], progress=lines.append)
-    assert len(lines) == 1 + len(build.CUDA_DTYPES)
-    library = compiler.ensure(build.cuda_kernels(256, build.CUDA_DTYPES["bfloat16"], "sm_90"))
+    assert len(lines) == 2
+    library = compiler.ensure(build.cuda_kernels(256, build.CUDA_DTYPES["bfloat16"], 0, "sm_90"))
     symbols = subprocess.run(["nm", "-D", "--undefined-only", str(library)], capture_output=True, text=True, check=True)
     assert "register_kernels" in symbols.stdout
     assert "libcudart" not in symbols.stdout
@@ -56,10 +62,10 @@ def test_an_nvcc_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(build, "tool_version", lambda path: "Cuda compilation tools, release 11.8, V11.8.89")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(BackendUnavailable, match=r"is CUDA 11, this torch is built for CUDA 13\.0"):
-        build.cuda_kernels(256, 2, "sm_90")
+        build.cuda_kernels(256, 2, 0, "sm_90")
     monkeypatch.setattr(build, "tool_version", lambda path: "something else")
     with pytest.raises(BackendUnavailable, match="does not say its version"):
-        build.cuda_kernels(256, 2, "sm_90")
+        build.cuda_kernels(256, 2, 0, "sm_90")
 
 
 def test_describe_names_every_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.parity.checks import Case, Engine, assert_right, noise, row_errors
 
 pytestmark = pytest.mark.gpu
 
-KERNELS, FFT = Engine("cuda", "native", "cuda"), Engine("cuda", "torch", "cuda")
+KERNELS = Engine("cuda", "native", "cuda")
 INTERNAL, FILTER = 7e-4, 1.5e-3
 """What fp16 operands may add to the rounding of white-noise rows, and what the filter's gradient may err."""
 
@@ -41,9 +41,14 @@ def test_float16() -> None:
     assert_right(KERNELS, case, INTERNAL, FILTER)
 
 
-@pytest.mark.parametrize("length", [100, 10007, 65536])
-def test_float32_goes_through_the_fft(length: int) -> None:
-    assert_right(FFT, noise(2, 3, length, length))
+@pytest.mark.parametrize("length", [1, 100, 1024, 10007, 65536, 1_000_000])
+@pytest.mark.parametrize("taps", ["some", "all"])
+def test_float32(length: int, taps: str) -> None:
+    assert_right(KERNELS, noise(1, 3, length, length if taps == "all" else length // 3 + 1))
+
+
+def test_16_bit_signals_past_the_tensor_cores_take_the_float32_kernels() -> None:
+    assert_right(KERNELS, noise(2, 3, 40_000, 40_000, dtype=torch.bfloat16))
 
 
 def test_packed_sequences_do_not_see_each_other() -> None:
@@ -55,7 +60,7 @@ def test_named_precision_is_float32_s() -> None:
     case = noise(2, 3, 1000, 1000, dtype=torch.bfloat16).to("cuda")
     with record_calls() as calls:
         y = fftconv(case.u, case.k, precision="float32")
-    assert calls[0].body == "torch"
+    assert calls[0].body == "native"
     exact = reference.fftconv(case.u.double(), case.k.double())
     assert (row_errors(y, exact) <= 1e-5 + 1.1 * row_errors(exact.bfloat16(), exact)).all()
 
