@@ -201,6 +201,10 @@ class TrainerConfig:
     """Markov baselines of order 0 to this are fitted on the training regions and printed beside the model; -1: none."""
     require_below_markov: bool = False
     """End with an error if the best checkpoint is not below every Markov baseline, both strands, in bits per base."""
+    length_warmup: int | None = None
+    """Length that windows are cut into at first; it doubles by stages up to data.window. Null: whole windows always."""
+    length_warmup_share: float = 0.2
+    """Share of training that these stages take, each as long as the others."""
     checkpoint_activations: bool = False
     """Keep only the input of each block and compute the rest again: about a third more time, far less memory."""
     deterministic: bool = False

@@ -21,6 +21,7 @@ from dnasm.tasks.export import export_checkpoint
 from dnasm.tasks.forward_batches import is_out_of_memory
 from dnasm.tasks.outputs import check_new_folder, check_space, make_folder
 from dnasm.tasks.run_record import now, write_run_json, write_text
+from dnasm.training.length_warmup import LengthWarmup
 from dnasm.training.result import Fit
 from dnasm.training.schedule import Schedule
 
@@ -117,6 +118,7 @@ def make_plan(config: PretrainConfig) -> Plan:
     set_backend(config.conv_backend)
     schedule = Schedule.of(config.optim, config.trainer)
     _check_settings(config, device)
+    LengthWarmup.of(config.trainer, config.data.window)
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in build_model(config.model).parameters())
     corpus = Corpus(config.data, seed=config.seed)
@@ -183,6 +185,7 @@ def _train(plan: Plan) -> Fit:
         window=config.data.window,
         provenance={"verb": "pretrain", "seed": config.seed, "genomes": plan.genomes, "window": config.data.window},
         seed=config.seed,
+        lengths=LengthWarmup.of(config.trainer, config.data.window),
     )
     data = PretrainingData(config.data, seed=config.seed, corpus=plan.corpus)
     try:

@@ -14,6 +14,7 @@ from dnasm.config import OptimConfig
 from dnasm.errors import TrainingDiverged
 from dnasm.models.backbone import LanguageModel
 from dnasm.training import CHECKPOINT_SCHEMA
+from dnasm.training.length_warmup import LengthWarmup
 from dnasm.training.loss import RunningMean, ValidationTally, next_base_loss
 from dnasm.training.masking import mask_batch
 from dnasm.training.optim import build_optimizer
@@ -37,6 +38,7 @@ class Pretraining(LightningModule):
         window: int,
         provenance: Mapping[str, Any],
         seed: int = 0,
+        lengths: LengthWarmup | None = None,
     ) -> None:
         """Take what training needs.
 
@@ -48,13 +50,14 @@ class Pretraining(LightningModule):
             window: Tokens in a window.
             provenance: What checkpoints say of their origin; plain JSON values.
             seed: Seed of the masks.
+            lengths: Lengths that windows are cut into as training goes on; None: whole windows.
         """
         super().__init__()
         self.model = model
         self.optim, self.schedule = optim, schedule
         self.genomes, self.window = list(genomes), window
         self.provenance = dict(provenance)
-        self.seed = seed
+        self.seed, self.lengths = seed, lengths
         self.clock = Stopwatch()
         self.train_nats = RunningMean()
         self.tokens_seen = 0
@@ -69,18 +72,22 @@ class Pretraining(LightningModule):
         self.clock.start()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        logits, weights = self._predict(batch)
-        loss = next_base_loss(logits, batch["tokens"], weights)
+        length = self.window
+        if self.lengths is not None:
+            length = self.lengths.length(self.schedule.progress(self.global_step, self.clock.seconds))
+        logits, tokens, weights = self._predict(batch, length)
+        loss = next_base_loss(logits, tokens, weights)
         self.train_nats.add(loss)
         self.tokens_seen += batch["tokens"].numel() * self.trainer.world_size
         return loss
 
-    def _predict(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits, of which `[:, i]` are for token i + 1, and what each token counts as a target."""
-        if self.model.config.causal:
-            return self.model(batch["tokens"]), batch["weights"]
-        shown, weights = mask_batch(batch, self.seed)
-        return self.model(shown).roll(-1, 1), weights  # the first token is no target, as everywhere
+    def _predict(self, batch: dict[str, Tensor], length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, of which `[:, i]` are for token i + 1, tokens, and what each counts as a target."""
+        causal = self.model.config.causal
+        shown, weights = (batch["tokens"], batch["weights"]) if causal else mask_batch(batch, self.seed)
+        shown, tokens, weights = (x.reshape(-1, length) for x in (shown, batch["tokens"], weights))
+        logits = self.model(shown)
+        return logits if causal else logits.roll(-1, 1), tokens, weights  # the first token is no target, as everywhere
 
     def configure_gradient_clipping(
         self,
@@ -110,8 +117,8 @@ class Pretraining(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         assert self._tally is not None
-        logits, weights = self._predict(batch)
-        self._tally.add(logits, batch["tokens"], weights, batch["windows"][:, 0])
+        logits, tokens, weights = self._predict(batch, self.window)
+        self._tally.add(logits, tokens, weights, batch["windows"][:, 0])
 
     def on_validation_epoch_end(self) -> None:
         assert self._tally is not None
