@@ -13,6 +13,10 @@ from dnasm.errors import BackendUnavailable
 from dnasm.ops import cpu, cuda, reference, rightangle
 from dnasm.ops.operands import BACKENDS, GRADIENTS, Operands
 
+CUDA_LENGTH = 32768
+"""Longest signal that one block of threads transforms. Past it the kernels took 1.5 times as long as torch's FFT at
+65,536 positions and 20 times at 1,048,576 (H200, docs/benchmarks/gpu.md)."""
+
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
 _records: list[list["Call"]] = []
@@ -81,7 +85,16 @@ def choose(op: Operands, name: str) -> str:
     name = _preferred if name == "auto" else name
     device = op.u.device.type
     if name == "auto":
-        if device not in ("cpu", "cuda") or torch.float64 in (op.u.dtype, op.k.dtype):
+        if torch.float64 in (op.u.dtype, op.k.dtype):
+            return "reference"
+        if device not in ("cpu", "cuda"):
+            say_once(f"fftconv runs its definition on {device}, for which there are no kernels")
+            return "reference"
+        if device == "cuda" and op.u.shape[-1] > CUDA_LENGTH:
+            say_once(
+                f"fftconv runs its definition (torch's FFT) past {CUDA_LENGTH:,} positions on a GPU: faster there than "
+                "the kernels so far; backend='cuda' takes those, and a fraction of the memory"
+            )
             return "reference"
         return device
     if name in ("cpu", "cuda") and name != device:
