@@ -1,0 +1,46 @@
+"""Which backend `auto` takes, told from the shape and the device alone."""
+
+import logging
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dnasm.ops import backends
+from dnasm.ops.operands import Operands
+
+
+def _operands(device: str, length: int, dtype: torch.dtype = torch.bfloat16) -> Operands:
+    with FakeTensorMode():  # a tensor on a GPU that need not be there
+        return Operands(torch.empty(1, 1, length, dtype=dtype, device=device), torch.empty(1, 1, device=device))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_said", set())
+    monkeypatch.setattr(backends, "_preferred", "auto")
+
+
+@pytest.mark.parametrize(
+    ("device", "length", "dtype", "chosen"),
+    [
+        ("cpu", 1 << 20, torch.float32, "cpu"),
+        ("cuda", 32768, torch.bfloat16, "cuda"),
+        ("cuda", 32769, torch.bfloat16, "reference"),
+        ("cuda", 1024, torch.float64, "reference"),
+    ],
+)
+def test_auto(device: str, length: int, dtype: torch.dtype, chosen: str) -> None:
+    assert backends.choose(_operands(device, length, dtype), "auto") == chosen
+
+
+def test_a_named_backend_is_never_exchanged() -> None:
+    assert backends.choose(_operands("cuda", 1 << 20), "cuda") == "cuda"
+
+
+def test_leaving_the_kernels_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            backends.choose(_operands("cuda", 40_000), "auto")
+    assert len(caplog.records) == 1
+    assert "32,768" in caplog.text
