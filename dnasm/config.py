@@ -428,6 +428,8 @@ class BenchConfig:
     """loader: FASTA to read; null: the yeast genome that ships with dnasm."""
     device: Device = "auto"
     """fftconv: where to run."""
+    lengths: list[int] = field(default_factory=list)
+    """fftconv: only these of the lengths; empty: all."""
     repeats: int = 7
     """Alternating runs; medians are printed."""
 

@@ -35,9 +35,12 @@ def rows(config: BenchConfig) -> Iterator[Row]:
     """Time every size; each row says how long a contender took and how this op compares in the same turns."""
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     problems = _cpu_problems() if device == "cpu" else _gpu_problems(device)
+    wanted = set(config.lengths)
     bandwidth = _copy_bandwidth(device)
     found = []
     for problem in problems:
+        if wanted and problem.length not in wanted:
+            continue
         say(f"fftconv: length {problem.length}, batch {problem.batch}, gated {problem.gated}, {_direction(problem)}")
         for row in _compare(problem, contenders(problem.device.split(":")[0]), config.repeats, bandwidth):
             found.append(row)
