@@ -420,7 +420,7 @@ class DoctorConfig:
 class BenchConfig:
     """Ours beside what a user would use instead, one JSON line a row."""
 
-    what: Literal["fftconv", "loader"] = "loader"
+    what: Literal["fftconv", "loader", "start"] = "loader"
     """What to time."""
     out: str | None = None
     """JSON lines file to append to; null: standard output only."""

@@ -54,3 +54,10 @@ def test_bad_requests_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bench_loader, "rows", lambda config: iter([{"case": "none"}]))
     with pytest.raises(OutputError, match="cannot be written"):
         bench.run(BenchConfig(out=str(tmp_path / "no" / "rows.jsonl")))
+
+
+def test_starting_is_timed_as_a_process(capfd: pytest.CaptureFixture[str]) -> None:
+    bench.run(BenchConfig(what="start", repeats=1))
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [row["case"] for row in rows] == ["import dnasm", "dnasm --help"]
+    assert all(row["ratio"] > 1 for row in rows), "importing torch takes longer than either"
