@@ -21,7 +21,7 @@ check: setup
 	PYTHONPATH=. $(BIN)/lint-imports
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu' --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu' --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh
