@@ -136,7 +136,7 @@ def publish(built: Path, target: Path) -> None:
     Raises:
         OutputError: If something else than a token store stands there.
     """
-    if target.exists() and (not target.is_dir() or set(os.listdir(target)) - {TOKENS, INDEX, ARRAYS}):
+    if not _is_store_or_absent(target):
         raise OutputError(f"{target}: is no token store of dnasm, so it is not replaced; move it away")
     sync(built)
     for _ in range(10):  # another process may publish between the two renames; its store is as good as ours
@@ -151,6 +151,15 @@ def publish(built: Path, target: Path) -> None:
             target.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
     sync(target.parent)
+
+
+def _is_store_or_absent(target: Path) -> bool:
+    try:
+        return not set(os.listdir(target)) - {TOKENS, INDEX, ARRAYS}
+    except FileNotFoundError:  # also when another process has moved it aside this moment
+        return True
+    except NotADirectoryError:
+        return False
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def join_runs(pieces: list[Runs]) -> Runs:
 
 def clip_runs(runs: Runs, start: int, end: int) -> Runs:
     """Cut runs to [start, end), and count from `start`; what lies outside is dropped."""
-    inside = runs[(runs[:, 1] > start) & (runs[:, 0] < end)]
+    inside = runs[(runs[:, 1] > start) & (runs[:, 0] < end) & (start < end)]
     return np.clip(inside, start, end) - start
 
 

@@ -89,6 +89,15 @@ def find_store(genome: Path, rna: bool | None = None) -> Found:
     return Found(None, reasons, recorded)
 
 
+def _open_built(directory: Path) -> TokenStore:
+    """Open a store that was published this moment; another builder may be between the two renames that replace it."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            return TokenStore(directory)
+        time.sleep(0.05)
+    return TokenStore(directory)
+
+
 def ensure_store(
     genome: Path,
     *,
@@ -116,7 +125,7 @@ def ensure_store(
             if built:
                 for reason in found.reasons:
                     log.warning("%s; the store is built again", reason)
-                store = TokenStore(_build(genome, found.rna if rna is None else rna, strict, progress, alone))
+                store = _open_built(_build(genome, found.rna if rna is None else rna, strict, progress, alone))
     assert store is not None
     warnings = _warnings(genome, store.contigs, store.index.warnings, store.index.cut_line, strict)
     return store, built, warnings

@@ -1,7 +1,7 @@
 from itertools import chain
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dnasm.genome import runs as module
@@ -28,6 +28,7 @@ def test_runs_found_piece_by_piece_are_those_of_the_whole(pieces: list[list[bool
 
 
 @given(FLAGS, st.integers(0, 60), st.integers(0, 60))
+@example([True] * 30, 22, 0)
 def test_clip_and_count(flags: list[bool], start: int, length: int) -> None:
     start = min(start, len(flags))
     end = min(start + length, len(flags))

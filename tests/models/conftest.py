@@ -9,6 +9,8 @@ import torch
 from dnasm.config import ModelConfig
 from dnasm.models import LanguageModel, build_model
 
+collect_ignore = ["open_models.py", "peak_memory.py"]  # scripts that tests run as processes of their own
+
 SMALL = ModelConfig(d_model=32, num_layers=2, d_inner=64, max_length=300, num_heads=4, embedding_dropout=0.0)
 CONFIGS = {
     "hyena": SMALL,
