@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, Integer
+from jaxtyping import Float, Float64, Int64, Integer
 from torch import Tensor
 
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.models.backbone import LanguageModel
+from dnasm.models.replay import Replay
+from dnasm.models.state import DecodingState
 from dnasm.vocabulary import A, T
 
 _TEXT_TOKENS = 50_257  # of GPT-2; the rows after them are padding
@@ -75,6 +77,7 @@ def sample(
     *,
     batch_size: int = 32,
     first: int = 0,
+    graphs: bool | None = None,
 ) -> Iterator[Sample]:
     """Draw `n` continuations of a prompt. The prompt is read once; each token then costs one step of the state.
 
@@ -85,6 +88,8 @@ def sample(
         how: How they are drawn.
         batch_size: Samples that go on side by side. More of them cost memory, and make no difference but rounding.
         first: Number of the first sample, for its random numbers.
+        graphs: Whether a step, from the draw to the next logits, replays a CUDA graph; None: on a GPU. A model that
+            cannot be recorded (hooks that talk to the host) takes False.
 
     Yields:
         The samples in order.
@@ -99,50 +104,64 @@ def sample(
     logits = model.extend(prompt[None], state)[:, -1]
     for start in range(0, n, batch_size):
         numbers = range(first + start, first + min(n, start + batch_size))
-        branches = state.fork(len(numbers))
-        run = _Run(how, drawable(model.config), numbers, logits.device)
-        following = logits.expand(len(numbers), -1)
-        while run.take(following):
-            following = model.extend(run.tokens[:, run.count - 1 : run.count], branches)[:, 0]
+        run = _Run(how, drawable(model.config), numbers, logits)
+        _draw(model, state.fork(len(numbers)), run, logits.is_cuda if graphs is None else graphs)
         yield from run.samples()
 
 
-class _Run:
-    """Samples that are drawn side by side."""
+def _draw(model: LanguageModel, state: DecodingState, run: "_Run", graphs: bool) -> None:
+    """Draw all tokens of a run; the last is not read."""
 
-    def __init__(self, how: Sampling, allowed: range, numbers: range, device: torch.device) -> None:
+    def step() -> None:
+        run.logits.copy_(model.extend(run.take(), state)[:, 0])
+
+    steps = Replay(state, step, graphs=graphs) if graphs else None
+    for _ in range(run.how.length - 1):
+        if steps is None:
+            step()
+        else:
+            steps.step()
+        if run.all_stopped():
+            return
+    run.take()
+
+
+class _Run:
+    """Samples that are drawn side by side. Its tensors stay in place, so that drawing can be replayed."""
+
+    def __init__(self, how: Sampling, allowed: range, numbers: range, logits: Float[Tensor, "1 v"]) -> None:
+        count, device = len(numbers), logits.device
         self.how, self.allowed = how, allowed
+        self.logits = logits.repeat(count, 1)
+        """What the next tokens are drawn from."""
         uniform = [_stream(how.seed, i).random(how.length) for i in numbers]
         self.uniform = torch.from_numpy(np.stack(uniform)).to(device)
-        self.tokens = torch.zeros(len(numbers), how.length, dtype=torch.int64, device=device)
-        self.log_probs = torch.zeros(len(numbers), how.length, dtype=torch.float64, device=device)
-        self.ends = torch.full((len(numbers),), how.length, device=device)
-        self.stopped = torch.zeros(len(numbers), dtype=torch.bool, device=device)
-        self.count = 0
+        self.tokens = torch.zeros(count, how.length, dtype=torch.int64, device=device)
+        self.log_probs = torch.zeros(count, how.length, dtype=torch.float64, device=device)
+        self.ends = torch.full((count,), how.length, device=device)
+        self.stopped = torch.zeros(count, dtype=torch.bool, device=device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=device)
+        self._stop = [torch.tensor(pattern, device=device) for pattern in how.stop]
 
-    def take(self, logits: Float[Tensor, "b v"]) -> bool:
-        """Draw a token for each sample; return whether any of them goes on."""
-        at = self.count
-        values = logits[:, self.allowed.start : self.allowed.stop].double()
-        chosen = choose(values, self.uniform[:, at], self.how)
-        self.log_probs[:, at] = values.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-        self.tokens[:, at] = chosen + self.allowed.start
-        self.count += 1
-        if self.how.stop:
-            now = self._completed() & ~self.stopped
-            self.ends = torch.where(now, self.count, self.ends)
+    def take(self) -> Int64[Tensor, "b 1"]:
+        """Draw a token for each sample and note it."""
+        values = self.logits[:, self.allowed.start : self.allowed.stop].double()
+        chosen = choose(values, self.uniform.index_select(1, self.at)[:, 0], self.how)[:, None]
+        drawn = chosen + self.allowed.start
+        self.log_probs.index_copy_(1, self.at, values.log_softmax(-1).gather(1, chosen))
+        self.tokens.index_copy_(1, self.at, drawn)
+        self.at += 1
+        for pattern in self._stop:
+            places = self.at - torch.arange(len(pattern), 0, -1, device=self.at.device)
+            recent = self.tokens.index_select(1, places.clamp(min=0))
+            now = (recent == pattern).all(1) & (self.at >= len(pattern)) & ~self.stopped
+            self.ends.copy_(torch.where(now, self.at, self.ends))
             self.stopped |= now
-            if self.stopped.all():
-                return False
-        return self.count < self.how.length
+        return drawn
 
-    def _completed(self) -> Bool[Tensor, " b"]:
-        found = torch.zeros_like(self.stopped)
-        for pattern in self.how.stop:
-            if len(pattern) <= self.count:
-                recent = self.tokens[:, self.count - len(pattern) : self.count]
-                found |= (recent == torch.tensor(pattern, device=recent.device)).all(1)
-        return found
+    def all_stopped(self) -> bool:
+        """Tell whether every sample has met its stop pattern."""
+        return bool(self.how.stop) and bool(self.stopped.all())
 
     def samples(self) -> Iterator[Sample]:
         """Cut each sample at its end."""

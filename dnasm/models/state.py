@@ -4,10 +4,10 @@ One protocol for every mixer: `start` makes an empty state, `extend` takes the n
 mixer there and brings the state up to date in place. A state can be copied (`snapshot`) and multiplied (`fork`).
 """
 
-from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from dnasm.errors import ConfigError
@@ -19,11 +19,20 @@ class MixerState:
 
     position: int
     """Positions taken in so far."""
+    place: Int64[Tensor, " 1"] | None = field(default=None, kw_only=True)
+    """The position once more, on the device, where single steps are replayed: then they read it there."""
 
     def fork(self, copies: int) -> "MixerState":
         """Return an independent state in which every sequence stands `copies` times, its copies side by side."""
-        rows = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, **{name: t.repeat_interleave(copies, 0) for name, t in rows.items()})
+        held = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "place"}
+        rows: dict[str, Any] = {
+            name: t.repeat_interleave(copies, 0) for name, t in held.items() if isinstance(t, Tensor)
+        }
+        return replace(self, place=None, **rows)
+
+    def schedule(self) -> tuple[int, ...]:
+        """Tell what the shapes of the next single step depend on, where it is replayed."""
+        return ()
 
 
 class StatefulMixer(Protocol):

@@ -21,17 +21,14 @@ class TiledFilter:
         self.taps = taps
         self._tiles: dict[int, Tensor] = {}
 
-    def add_tile(self, inputs: Float[Tensor, "b d n"], owed: Float[Tensor, "b d n"], end: int, size: int) -> None:
-        """Add to `owed` what the `size` inputs before `end` contribute to the outputs from `end`, `size` at most."""
-        ahead = owed[..., end : end + size]
-        block = inputs[..., end - size : end]
+    def ahead(self, block: Float[Tensor, "b d size"]) -> Float[Tensor, "b d size"]:
+        """Return what the last inputs, a power of two of them, add to as many outputs after them."""
+        size = block.shape[-1]
         if size <= _DIRECT:
             # As a product over channels: (d, b, s) times (d, s, j).
-            sums = torch.bmm(block.transpose(0, 1), self._toeplitz(size)).transpose(0, 1)
-        else:
-            spectrum = torch.fft.rfft(block, 2 * size) * self._spectrum(size)
-            sums = torch.fft.irfft(spectrum, 2 * size)[..., size:]
-        ahead += sums[..., : ahead.shape[-1]]
+            return torch.bmm(block.transpose(0, 1), self._toeplitz(size)).transpose(0, 1)
+        spectrum = torch.fft.rfft(block, 2 * size) * self._spectrum(size)
+        return torch.fft.irfft(spectrum, 2 * size)[..., size:]
 
     def _first(self, count: int) -> Float[Tensor, "d m"]:
         return torch.nn.functional.pad(self.taps[:, :count], (0, max(0, count - self.taps.shape[1])))

@@ -11,6 +11,7 @@ from dnasm.config import ModelConfig
 from dnasm.models.state import MixerState
 
 _ROTARY_BASE = 10_000.0
+_LEAST_BOUND = 64
 
 
 @dataclass
@@ -19,6 +20,10 @@ class AttentionState(MixerState):
 
     keys: Float[Tensor, "b h n c"]
     values: Float[Tensor, "b h n c"]
+
+    def schedule(self) -> tuple[int, ...]:
+        """Tell how much of the cache the next step looks at: up to the next power of two."""
+        return (min(self.keys.shape[2], max(_LEAST_BOUND, 1 << self.position.bit_length())),)
 
 
 class Attention(nn.Module):
@@ -50,6 +55,8 @@ class Attention(nn.Module):
 
     def extend(self, x: Float[Tensor, "b c d"], state: AttentionState) -> Float[Tensor, "b c d"]:
         """Attend from the next positions to all so far."""
+        if state.place is not None:
+            return self._step(x, state, state.place)
         begin, end = state.position, state.position + x.shape[1]
         q, k, v = self.project(x, torch.arange(begin, end, device=x.device))
         state.keys[:, :, begin:end], state.values[:, :, begin:end] = k, v
@@ -59,6 +66,20 @@ class Attention(nn.Module):
             mask = torch.ones(end - begin, end, dtype=torch.bool, device=x.device).tril(begin)
         keys, values = (cache[:, :, :end].to(q.dtype) for cache in (state.keys, state.values))
         y = nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=begin == 0)
+        return self.out_proj(rearrange(y, "b h c d -> b c (h d)"))
+
+    def _step(
+        self, x: Float[Tensor, "b 1 d"], state: AttentionState, place: Integer[Tensor, " 1"]
+    ) -> Float[Tensor, "b 1 d"]:
+        """Attend from a position that only the device knows; what of the cache lies ahead of it is masked."""
+        (bound,) = state.schedule()
+        q, k, v = self.project(x, place)
+        state.keys.index_copy_(2, place, k.to(state.keys.dtype))
+        state.values.index_copy_(2, place, v.to(state.values.dtype))
+        state.position += 1
+        mask = (torch.arange(bound, device=x.device) <= place)[None]
+        keys, values = (cache[:, :, :bound].to(q.dtype) for cache in (state.keys, state.values))
+        y = nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         return self.out_proj(rearrange(y, "b h c d -> b c (h d)"))
 
     def project(
@@ -71,9 +92,9 @@ class Attention(nn.Module):
         return q, k, v
 
 
-def rotary_frequencies(rotary_dim: int) -> Float[Tensor, " half"]:
+def rotary_frequencies(rotary_dim: int, device: torch.device | None = None) -> Float[Tensor, " half"]:
     """Return the angle per position of each pair of channels."""
-    return _ROTARY_BASE ** -(torch.arange(0, rotary_dim, 2).double() / rotary_dim)
+    return _ROTARY_BASE ** -(torch.arange(0, rotary_dim, 2, device=device).double() / rotary_dim)
 
 
 def rotate(x: Float[Tensor, "b h l n"], positions: Integer[Tensor, " l"], rotary_dim: int) -> Float[Tensor, "b h l n"]:
@@ -81,7 +102,7 @@ def rotate(x: Float[Tensor, "b h l n"], positions: Integer[Tensor, " l"], rotary
 
     Angles are float64: a float32 one is off by 0.06 rad at position 1M.
     """
-    angle = positions.double()[:, None] * rotary_frequencies(rotary_dim).to(x.device)
+    angle = positions.double()[:, None] * rotary_frequencies(rotary_dim, x.device)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     half = rotary_dim // 2
     first, second, rest = x[..., :half], x[..., half:rotary_dim], x[..., rotary_dim:]

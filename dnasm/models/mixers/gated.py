@@ -1,0 +1,70 @@
+"""What Hyena and the multihybrid's filters share: a projection, a short convolution, two gates, a filter between."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from dnasm.config import ModelConfig
+from dnasm.models.filters import ExplicitFilter, HyenaFilter, ModalFilter
+from dnasm.models.state import MixerState
+from dnasm.ops import fftconv, short_conv
+
+
+@dataclass
+class GatedState(MixerState):
+    """The inputs that the short convolution still reaches."""
+
+    recent: Float[Tensor, "b e past"]
+
+
+class GatedConvolution(nn.Module):
+    """`out_proj(x0 * (k conv (x1 * v) + skip * (x1 * v)))` with x0, x1, v from a projection and a short convolution."""
+
+    residual_projection = "out_proj"
+
+    def __init__(self, config: ModelConfig, filter_fn: HyenaFilter | ExplicitFilter | ModalFilter) -> None:
+        super().__init__()
+        d = config.d_model
+        self.bidirectional = config.bidirectional
+        self.in_proj = nn.Linear(d, 3 * d)
+        self.out_proj = nn.Linear(d, d)
+        self.short_filter = nn.Conv1d(3 * d, 3 * d, config.short_filter, groups=3 * d)
+        self.filter_fn = filter_fn
+
+    @property
+    def skip(self) -> Float[Tensor, " d"] | None:
+        """Weight of what goes past the filter."""
+        return self.filter_fn.bias if isinstance(self.filter_fn, HyenaFilter) else None
+
+    def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        x0, x1, v = self._short(rearrange(self.in_proj(x), "b l d -> b d l")).chunk(3, 1)
+        k = self.filter_fn(x.shape[1])
+        y = fftconv(v, k, in_gate=x1, out_gate=x0, skip=self.skip, bidirectional=self.bidirectional)
+        return self.out_proj(rearrange(y, "b d l -> b l d"))
+
+    def _short(self, u: Float[Tensor, "b e l"]) -> Float[Tensor, "b e l"]:
+        """Convolve with a few taps; they are centred where both sides are seen."""
+        weight, bias = self.short_filter.weight[:, 0], self.short_filter.bias
+        if not self.bidirectional:
+            return short_conv(u, weight, bias)
+        ahead = weight.shape[-1] // 2
+        return short_conv(pad(u, (0, ahead)), weight, bias)[..., ahead:]
+
+    def no_inputs(self, batch: int) -> Float[Tensor, "b e past"]:
+        """Return what the short convolution sees before the first position."""
+        weight = self.short_filter.weight
+        return weight.new_zeros(batch, weight.shape[0], weight.shape[-1] - 1)
+
+    def extend_short(
+        self, x: Float[Tensor, "b c d"], state: GatedState
+    ) -> tuple[Float[Tensor, "b d c"], Float[Tensor, "b d c"], Float[Tensor, "b d c"]]:
+        """Project and convolve the next positions: both gates and the values."""
+        u = torch.cat([state.recent, rearrange(self.in_proj(x), "b c e -> b e c")], -1)
+        past = state.recent.shape[-1]
+        state.recent = u[..., u.shape[-1] - past :].clone()
+        x0, x1, v = short_conv(u, self.short_filter.weight[:, 0], self.short_filter.bias)[..., past:].chunk(3, 1)
+        return x0, x1, v
