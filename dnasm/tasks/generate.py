@@ -49,7 +49,8 @@ def generate(
 ) -> list[str] | list[Ids]:
     """Draw sequences that follow a prompt.
 
-    A model of DNA draws A, C, G and T alone and returns letters. A model of text tokens takes and returns ids.
+    A model of DNA draws A, C, G and T alone and returns letters. A model of text tokens takes and returns ids. On a GPU
+    a token, from the draw to the next logits, is the replay of one CUDA graph (`dnasm.models.replay`).
 
     Args:
         model: As `dnasm.load` returns it.
