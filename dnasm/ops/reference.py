@@ -106,9 +106,11 @@ def _correlate(late: Signal, early: Signal, taps: int) -> Float[Tensor, "d lags"
     return torch.fft.irfft(product.sum(0), n)[..., : min(taps, late.shape[-1])]
 
 
-def short_conv(x: Signal, weight: Float[Tensor, "d taps"], bias: Float[Tensor, " d"] | None = None) -> Signal:
-    """Convolve each channel with a few taps, in torch's order: `weight[:, -1]` meets the present base."""
-    padded = torch.nn.functional.pad(x, (weight.shape[-1] - 1, 0))
+def short_conv(
+    x: Signal, weight: Float[Tensor, "d taps"], bias: Float[Tensor, " d"] | None = None, *, ahead: int = 0
+) -> Signal:
+    """Convolve each channel with a few taps, in torch's order: `weight[:, -1 - ahead]` meets the present base."""
+    padded = torch.nn.functional.pad(x, (weight.shape[-1] - 1 - ahead, ahead))
     return torch.nn.functional.conv1d(
         padded, weight[:, None].to(x.dtype), None if bias is None else bias.to(x.dtype), groups=x.shape[1]
     )

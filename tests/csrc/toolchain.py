@@ -17,7 +17,10 @@ DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}
 def sources_digest(source: Path, csrc: Path) -> str:
     """One hash over a source and every header it can include: csrc's own, less the CPU backend's."""
     digest = hashlib.sha256()
-    for path in sorted([*csrc.glob("*.cuh"), *csrc.glob("fftconv/*"), *csrc.glob("host/*"), source]):
+    beside = [path for path in source.parent.glob("*.*h") if path.suffix in {".h", ".cuh"}]
+    if source.name.startswith("short_"):
+        beside += csrc.glob("short/*.h")
+    for path in sorted({*csrc.glob("*.cuh"), *csrc.glob("fftconv/*"), *csrc.glob("host/*"), *beside, source}):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
