@@ -420,16 +420,20 @@ class DoctorConfig:
 class BenchConfig:
     """Ours beside what a user would use instead, one JSON line a row."""
 
-    what: Literal["fftconv", "loader", "start"] = "loader"
+    what: Literal["fftconv", "loader", "start", "train", "generate"] = "loader"
     """What to time."""
     out: str | None = None
     """JSON lines file to append to; null: standard output only."""
     genome: str | None = None
     """loader: FASTA to read; null: the yeast genome that ships with dnasm."""
     device: Device = "auto"
-    """fftconv: where to run."""
+    """fftconv, train, generate: where to run."""
     lengths: list[int] = field(default_factory=list)
-    """fftconv: only these of the lengths; empty: all."""
+    """fftconv, train, generate: only these of the lengths; empty: all."""
+    batches: list[int] = field(default_factory=list)
+    """fftconv: only these of the batch sizes; empty: all."""
+    gated: bool | None = None
+    """fftconv: only calls with gates, or only those without; null: both."""
     repeats: int = 7
     """Alternating runs; medians are printed."""
 

@@ -24,6 +24,8 @@ class Contender:
     convolve: Convolution
     prepare: Callable[[Tensor, int], Any] | None = None
     """Transforms the filter for signals of a length, where that can be done ahead."""
+    takes: Callable[[int], bool] = lambda length: True
+    """Whether it is made for signals of a length."""
 
 
 def ours(u: Tensor, k: Tensor | Spectrum, in_gate: Tensor | None = None, out_gate: Tensor | None = None) -> Tensor:
@@ -73,8 +75,13 @@ def _flash_module(size: int, dtype: torch.dtype, device: torch.device) -> Any:
     return _modules[key]
 
 
+def _flash_takes(length: int) -> bool:
+    """Its FFTs end at 2^22; between powers of two it reads misaligned and ends the process (its issue 20)."""
+    return length <= 1 << 21 and length & (length - 1) == 0
+
+
 def _subquadratic(u: Tensor, k: Tensor) -> Tensor:
-    return import_module("subquadratic_ops_torch.fft_causal_conv1d").fft_causal_conv1d(u, k)
+    return import_module("subquadratic_ops_torch.fft_causal_conv1d").fft_causal_conv1d(u, k.to(u.dtype))
 
 
 def contenders(device: str) -> list[Contender]:
@@ -85,7 +92,7 @@ def contenders(device: str) -> list[Contender]:
         Contender("torch fft", _gated(_complex_fft), lambda k, length: torch.fft.fft(k.float(), _room(length))),
     ]
     if device == "cuda" and find_spec("flashfftconv"):
-        everyone.append(Contender("flashfftconv", _flash))
+        everyone.append(Contender("flashfftconv", _flash, takes=_flash_takes))
     if device == "cuda" and find_spec("subquadratic_ops_torch"):
         everyone.append(Contender("subquadratic_ops_torch", _gated(_subquadratic)))
     return everyone

@@ -1,15 +1,16 @@
 """`dnasm bench fftconv`: this op beside torch's transforms and its peers, one row a size, direction and contender.
 
 Contenders take turns on the same inputs, this op first in each turn. The filter's transform is inside everyone's time,
-and in rows of `filter: outside` outside everyone's. On a GPU inputs rotate past the L2 cache and events are read; on a
-CPU the peak memory over the inputs is that of a fresh process.
+and in rows of `filter: outside` outside everyone's. On a GPU inputs rotate past the L2 cache and events are read around
+a call that comes while the GPU is busy, as in the middle of a model; for small sizes also (`call_`) around one that
+finds it idle and so waits for the host. On a CPU the peak memory over the inputs is that of a fresh process.
 """
 
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,34 +20,42 @@ from torch import Tensor
 
 from dnasm.config import BenchConfig
 from dnasm.ops import reference
-from dnasm.tasks.bench import Row, say, seconds
+from dnasm.tasks.bench import Row, say
 from dnasm.tasks.bench_contenders import Contender, Problem, contenders
+from dnasm.tasks.bench_device import ceilings, copy_bandwidth, pick, timed
 
 CPU_LENGTHS = (256, 1000, 1024, 8192, 10007, 65536, 100_000, 1 << 20)
 CPU_ELEMENTS = 1 << 23
 GPU_LENGTHS = (*(256 << i for i in range(15)), 1000, 10007, 100_000)
 GPU_ELEMENTS = 1 << 28
 GPU_CHANNELS = 768
+MOST_SMALL = 1 << 25
 L2_BYTES = 128 << 20
 """Inputs rotate over more than twice the largest L2 cache, so that no call finds its own."""
 
 
 def rows(config: BenchConfig) -> Iterator[Row]:
     """Time every size; each row says how long a contender took and how this op compares in the same turns."""
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick(config.device)
     problems = _cpu_problems() if device == "cpu" else _gpu_problems(device)
-    wanted = set(config.lengths)
-    bandwidth = _copy_bandwidth(device)
+    yield from ceilings(device)
+    bandwidth = copy_bandwidth(device)
     found = []
-    for problem in problems:
-        if wanted and problem.length not in wanted:
-            continue
+    for problem in filter(partial(_wanted, config), problems):
         say(f"fftconv: length {problem.length}, batch {problem.batch}, gated {problem.gated}, {_direction(problem)}")
         for row in _compare(problem, contenders(problem.device.split(":")[0]), config.repeats, bandwidth):
             found.append(row)
             yield row
     if config.out is not None:
         plot(found, Path(config.out).with_suffix(".png"))
+
+
+def _wanted(config: BenchConfig, problem: Problem) -> bool:
+    return (
+        problem.length in (config.lengths or [problem.length])
+        and problem.batch in (config.batches or [problem.batch])
+        and config.gated in (None, problem.gated)
+    )
 
 
 def _direction(problem: Problem) -> str:
@@ -71,46 +80,37 @@ def _gpu_problems(device: str) -> Iterator[Problem]:
                     yield Problem(length, batch, channels, gated, backward, device, torch.bfloat16)
 
 
-def _copy_bandwidth(device: str) -> float:
-    """Bytes a second, read and written, of a copy that no cache holds."""
-    source = torch.ones(1 << 26, device=device)
-    target = torch.empty_like(source)
-    times = [_time(device, partial(target.copy_, source)) for _ in range(7)]
-    return 2 * source.nbytes / statistics.median(times[1:])
-
-
-def _time(device: str, work: Callable[[], object]) -> float:
-    if device == "cpu":
-        return seconds(work)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    start.record()
-    work()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
-
-
 def _compare(problem: Problem, everyone: list[Contender], repeats: int, bandwidth: float) -> Iterator[Row]:
     size = sum(t.nbytes for t in problem.inputs(0).values())
     copies = 2 if problem.device == "cpu" else max(2, -(-2 * L2_BYTES // size))
     inputs = [problem.inputs(seed) for seed in range(copies)]
     for inside in (True, False) if not problem.backward else (True,):
-        able = [c for c in everyone if inside or c.prepare is not None]
-        times = _race(problem, able, inputs, repeats, inside)
-        for contender, own in times.items():
-            ratios = sorted(theirs / mine for mine, theirs in zip(times[able[0]], own, strict=True))
-            yield {
-                **_describe(problem),
-                "contender": contender.name,
-                "filter": "inside" if inside else "outside",
-                "seconds": statistics.median(own),
-                "ratio": statistics.median(ratios),
-                "ratio_lowest": ratios[0],
-                "ratio_highest": ratios[-1],
-                "floor_seconds": problem.least_bytes / bandwidth,
-                "peak_bytes": _peak(problem, contender) if inside else None,
-                "error": _error(problem, contender) if inside and not problem.backward else None,
-            }
+        able = [c for c in everyone if c.takes(problem.length) and (inside or c.prepare is not None)]
+        queued = _race(problem, able, inputs, repeats, inside, queued=True)
+        alone = _race(problem, list(queued), inputs, repeats, inside, queued=False) if _small(problem) else {}
+        for contender, own in queued.items():
+            row = {**_describe(problem), "contender": contender.name, "filter": "inside" if inside else "outside"}
+            row |= _ratios(own, queued.get(able[0], own)) | {"floor_seconds": problem.least_bytes / bandwidth}
+            if contender in alone:
+                row |= {f"call_{key}": value for key, value in _ratios(alone[contender], alone[able[0]]).items()}
+            row["peak_bytes"] = _peak(problem, contender) if inside else None
+            row["error"] = _error(problem, contender) if inside and not problem.backward else None
+            yield row
+
+
+def _small(problem: Problem) -> bool:
+    """Whether the host may take as long as the GPU, so that a call that comes alone is timed as well."""
+    return problem.device != "cpu" and problem.batch * problem.channels * problem.length <= MOST_SMALL
+
+
+def _ratios(own: list[float], ours: list[float]) -> Row:
+    ratios = sorted(theirs / mine for mine, theirs in zip(ours, own, strict=True))
+    return {
+        "seconds": statistics.median(own),
+        "ratio": statistics.median(ratios),
+        "ratio_lowest": ratios[0],
+        "ratio_highest": ratios[-1],
+    }
 
 
 def _describe(problem: Problem) -> Row:
@@ -118,18 +118,24 @@ def _describe(problem: Problem) -> Row:
 
 
 def _race(
-    problem: Problem, everyone: list[Contender], inputs: list[dict[str, Tensor]], repeats: int, inside: bool
+    problem: Problem,
+    everyone: list[Contender],
+    inputs: list[dict[str, Tensor]],
+    repeats: int,
+    inside: bool,
+    *,
+    queued: bool,
 ) -> dict[Contender, list[float]]:
-    """Seconds of each turn, the first of which warms up and is not counted; who runs out of memory drops out."""
+    """Seconds of each turn, the first of which warms up and is not counted; who fails drops out."""
     times: dict[Contender, list[float]] = {contender: [] for contender in everyone}
     for turn in range(repeats + 1):
         tensors = inputs[turn % len(inputs)]
         for contender in list(times):
             known = None if inside or contender.prepare is None else contender.prepare(tensors["k"], problem.length)
             try:
-                took = _time(problem.device, partial(problem.run, contender, tensors, known))
-            except torch.OutOfMemoryError:
-                say(f"fftconv: {contender.name} runs out of memory")
+                took = timed(problem.device, partial(problem.run, contender, tensors, known), queued=queued)
+            except RuntimeError as error:  # out of memory, or a size that a peer does not take
+                say(f"fftconv: {contender.name} drops out: {error}")
                 del times[contender]
                 continue
             if turn:
@@ -141,9 +147,9 @@ def _error(problem: Problem, contender: Contender) -> float:
     """Largest relative L2 error of a row against float64, on a few rows."""
     small = Problem(problem.length, 1, min(4, problem.channels), problem.gated, False, problem.device, problem.dtype)
     tensors = small.inputs(0)
-    wide = {name: t.double().cpu() for name, t in tensors.items()}
+    wide = {name: t.double() for name, t in tensors.items()}
     exact = reference.fftconv(wide["u"], wide["k"], in_gate=wide.get("in_gate"), out_gate=wide.get("out_gate"))
-    off = small.run(contender, tensors)[0].double().cpu() - exact
+    off = small.run(contender, tensors)[0].double() - exact
     return (off.norm(dim=-1) / exact.norm(dim=-1)).max().item()
 
 

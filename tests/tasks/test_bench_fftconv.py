@@ -8,7 +8,7 @@ import torch
 from dnasm.config import BenchConfig
 from dnasm.ops import record_calls
 from dnasm.tasks import bench_fftconv
-from dnasm.tasks.bench_contenders import Problem, contenders
+from dnasm.tasks.bench_contenders import Contender, Problem, _flash_takes, contenders
 
 
 @pytest.fixture
@@ -54,3 +54,25 @@ def test_the_peak_of_a_fresh_process_counts_what_a_call_allocates() -> None:
     assert small is not None
     assert large is not None
     assert 4 * (1 << 23) <= small < large / 2
+
+
+def test_rows_can_be_chosen(small: None) -> None:
+    chosen = BenchConfig(what="fftconv", repeats=1, device="cpu", lengths=[128], gated=True)
+    rows = list(bench_fftconv.rows(chosen))
+    assert {(r["length"], r["gated"]) for r in rows} == {(128, True)}
+    assert not list(bench_fftconv.rows(BenchConfig(what="fftconv", device="cpu", batches=[99])))
+
+
+def test_who_fails_drops_out_and_the_others_are_timed(small: None, capfd: pytest.CaptureFixture[str]) -> None:
+    def fails(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("misaligned address")
+
+    problem = Problem(128, 1, 2, False, False, "cpu", torch.float32)
+    everyone = [contenders("cpu")[0], Contender("broken", fails)]
+    rows = list(bench_fftconv._compare(problem, everyone, 1, 1e9))
+    assert {r["contender"] for r in rows} == {"dnasm"}
+    assert "broken drops out: misaligned address" in capfd.readouterr().err
+
+
+def test_flash_is_asked_for_powers_of_two_alone() -> None:
+    assert [n for n in (256, 1000, 1 << 21, 1 << 22) if _flash_takes(n)] == [256, 1 << 21]
