@@ -15,6 +15,7 @@ _PUBLIC = {
     "load": "dnasm.models.checkpoint",
     "embed": "dnasm.tasks.embed",
     "generate": "dnasm.tasks.generate",
+    "likelihood": "dnasm.tasks.likelihood_tracks",
     "log_likelihood": "dnasm.tasks.likelihood",
     "score_variants": "dnasm.tasks.score",
     "ops": "dnasm.ops",

@@ -80,6 +80,12 @@ VERBS = {
         "dnasm embed --model runs/demo/model --genome dnasm:data/yeast_r64.fa.gz "
         "--regions dnasm:data/yeast_chrVIII_genes.bed --out genes.npz",
     ),
+    "likelihood": Verb(
+        "LikelihoodConfig",
+        "likelihood_tracks",
+        "genome or regions -> log-likelihood and entropy of every base, as bigWig or bedGraph",
+        "dnasm likelihood --model runs/demo/model --genome dnasm:data/yeast_r64.fa.gz --regions chrVIII:1-2000 --out -",
+    ),
     "generate": Verb(
         "GenerateConfig",
         "generate",

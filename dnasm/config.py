@@ -355,6 +355,34 @@ class EmbedConfig(CommonConfig):
 
 
 @dataclass(kw_only=True)
+class LikelihoodConfig(CommonConfig):
+    """Genome -> log-likelihood of every base under the bases before it, as a track for a genome browser."""
+
+    model: str
+    """Model directory."""
+    genome: str
+    """FASTA to read."""
+    out: str
+    """OUT.bw (bigWig) or OUT.bedgraph, or - for bedGraph on standard output: log-likelihood in nats."""
+    entropy: str | None = None
+    """A second track: entropy of what the model expects at each base, in nats."""
+    regions: str | None = None
+    """BED, contig, or contig:first-last (counted from 1, both ends in); null: all contigs."""
+    window: int | None = None
+    """Bases in a window; null: the trained length, at most 8192."""
+    context: int | None = None
+    """Each base is scored once, with so many bases before it or more; null: half the window."""
+    strands: Literal["forward", "reverse", "mean"] = "mean"
+    """`forward` reads what lies before a base, `reverse` what lies after it, `mean` averages both."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Windows in a forward call; values do not depend on it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the forward call; bfloat16 is tried beside float32 first."""
+    strict: bool = False
+    """Refuse a precision that changes the order of values."""
+
+
+@dataclass(kw_only=True)
 class GenerateConfig(CommonConfig):
     """Prompt -> sequences that follow it, as FASTA, with the settings in each header."""
 

@@ -26,10 +26,12 @@ class Drift:
     """Standard deviation of the float32 scores, in nats."""
     swapped: float
     """Share of the pairs of alleles whose order differs."""
+    of: str = "alleles"
+    """What was scored."""
 
     def __str__(self) -> str:
         return (
-            f"on {self.alleles} alleles the scores drift by up to {self.largest:.2g} nats (their spread is "
+            f"on {self.alleles} {self.of} the scores drift by up to {self.largest:.2g} nats (their spread is "
             f"{self.spread:.2g}), which swaps {self.swapped:.1%} of the pairs"
         )
 
@@ -42,14 +44,15 @@ def measure_drift(exact: VariantScorer, narrow: VariantScorer, alleles: Iterable
     return compare(tables[0].llr[known], tables[1].llr[known])
 
 
-def compare(exact: npt.NDArray[np.float64], narrow: npt.NDArray[np.float64]) -> Drift:
+def compare(exact: npt.NDArray[np.float64], narrow: npt.NDArray[np.float64], of: str = "alleles") -> Drift:
     """Compare two columns of scores.
 
     >>> compare(np.array([0.0, 1.0, 2.0]), np.array([0.0, 2.0, 1.0])).swapped
     0.3333333333333333
     """
     if exact.size < 2:
-        return Drift(exact.size, float(np.abs(exact - narrow).max(initial=0.0)), 0.0, 0.0)
+        return Drift(exact.size, float(np.abs(exact - narrow).max(initial=0.0)), 0.0, 0.0, of)
     first, second = np.triu_indices(exact.size, 1)
     order, kept = np.sign(exact[first] - exact[second]), np.sign(narrow[first] - narrow[second])
-    return Drift(exact.size, float(np.abs(exact - narrow).max()), float(exact.std()), float((order != kept).mean()))
+    largest = float(np.abs(exact - narrow).max())
+    return Drift(exact.size, largest, float(exact.std()), float((order != kept).mean()), of)
