@@ -200,73 +200,140 @@ int dtype_of(const Tensor& t) {
 }
 
 void* pointer(const Maybe& t) { return t ? t->data_ptr() : nullptr; }
-
 Rows rows(const Maybe& t) { return t ? Rows{t->data_ptr(), t->stride(0), t->stride(1)} : Rows{}; }
 
-Params params_of(const Tensor& u, const Tensor& k, int64_t precision) {
-    Params p{};
-    p.batch = u.size(0);
-    p.channels = u.size(1);
-    p.length = u.size(2);
-    p.dtype = dtype_of(u);
-    p.precision = int(precision);
-    p.u = rows(u);
-    p.filter = k.data_ptr();
-    p.filter_length = k.size(k.dim() - 1);
-    p.filter_dtype = dtype_of(k);
-    p.bidirectional = k.dim() == 3;
-    return p;
+// Samples side by side; rows may lie anywhere. Others are copied once: a row read with a stride costs a line a sample.
+Maybe in_rows(Maybe t) { return !t || t->stride(2) == 1 || t->size(2) == 1 ? t : Maybe(torch::stable::contiguous(*t)); }
+Tensor floats(const Tensor& t) {  // float32, contiguous
+    const bool same = t.scalar_type() == torch::headeronly::ScalarType::Float;
+    return torch::stable::contiguous(same ? t : torch::stable::to(t, torch::headeronly::ScalarType::Float));
 }
 
-// Calls a launching function on the tensors' device and its current stream.
-void launch(const char* (*function)(const Params&), Params& p, const Tensor& u) {
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream, "this torch has no CUDA");
-    const torch::stable::accelerator::DeviceGuard guard(u.get_device_index());
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(u.get_device_index(), &p.stream) == 0, "no CUDA stream");
-    const char* error = function(p);
+Tensor bytes(const Tensor& like, size_t n) {
+    const auto size = static_cast<int64_t>(n);
+    return torch::stable::new_empty(like, {&size, 1}, torch::headeronly::ScalarType::Byte);
+}
+
+// Calls a launching function on the tensors' device and its current stream; kernels of csrc/host run on CPU tensors.
+void launch(const char* (*function)(const Params&), Params& p, const Tensor& on) {
+    const char* error = nullptr;
+    if (on.is_cuda()) {
+        STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream, "this torch has no CUDA");
+        const torch::stable::accelerator::DeviceGuard guard(on.get_device_index());
+        STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(on.get_device_index(), &p.stream) == 0, "no CUDA stream");
+        error = function(p);
+    } else {
+        error = function(p);
+    }
     STD_TORCH_CHECK(!error, error ? error : "");
 }
 
-void set_inputs(Params& p, const Maybe& in_gate, const Maybe& out_gate, const Maybe& skip, const Tensor& spectrum,
-                const Maybe& scratch) {
-    p.in_gate = rows(in_gate);
-    p.out_gate = rows(out_gate);
-    p.skip = static_cast<const float*>(pointer(skip));
-    p.spectrum = spectrum.data_ptr();
-    p.scratch = pointer(scratch);
+// The tensors of one call, as the kernels read them. Python has said what is wrong with others; here nothing is believed.
+struct Call {
+    Tensor u, k;
+    Maybe in_gate, out_gate, skip;
+    Params p{};
+
+    Call(const Tensor& signal, const Tensor& filter, const Maybe& input_gate, const Maybe& output_gate,
+         const Maybe& skip_weights, int64_t precision)
+        : u(signal), k(filter) {
+        STD_TORCH_CHECK(u.dim() == 3, "u: (batch, channels, length)");
+        STD_TORCH_CHECK((k.dim() == 2 || (k.dim() == 3 && k.size(1) == 2)) && k.size(0) == u.size(1), "k: not u's channels");
+        near(k, "k");
+        u = *in_rows(u);
+        k = torch::stable::contiguous(k);
+        in_gate = like_u(input_gate, "in_gate"), out_gate = like_u(output_gate, "out_gate");
+        if (skip_weights) {
+            STD_TORCH_CHECK(skip_weights->dim() == 1 && skip_weights->size(0) == u.size(1), "skip: not u's channels");
+            near(*skip_weights, "skip");
+            skip = floats(*skip_weights);
+        }
+        p.batch = u.size(0), p.channels = u.size(1), p.length = u.size(2);
+        p.dtype = dtype_of(u);
+        p.precision = int(precision);
+        p.u = rows(u), p.in_gate = rows(in_gate), p.out_gate = rows(out_gate);
+        p.skip = static_cast<const float*>(pointer(skip));
+        set_filter(p, k);
+    }
+    static void set_filter(Params& p, const Tensor& k) {
+        p.filter = k.data_ptr();
+        p.filter_length = k.size(k.dim() - 1);
+        p.filter_dtype = dtype_of(k);
+        p.bidirectional = k.dim() == 3;
+    }
+    void near(const Tensor& t, const char* name) const {
+        STD_TORCH_CHECK(t.is_cuda() == u.is_cuda() && t.get_device_index() == u.get_device_index(), name, ": not on u's device");
+    }
+    Maybe like_u(const Maybe& t, const char* name) const {
+        if (!t) return t;
+        STD_TORCH_CHECK(t->dim() == 3 && t->scalar_type() == u.scalar_type(), name, ": not like u");
+        for (int i = 0; i < 3; ++i) STD_TORCH_CHECK(t->size(i) == u.size(i), name, ": not like u");
+        near(*t, name);
+        return in_rows(t);
+    }
+    // k's spectrum: the caller's, if it is of this length, else made now.
+    Tensor spectrum(const Maybe& known) {
+        const size_t n = spectrum_bytes(p);
+        const bool fits = known && static_cast<size_t>(known->numel()) == n;
+        Tensor values = fits ? *known : bytes(u, n);
+        p.spectrum = values.data_ptr();
+        if (!fits) launch(filter_spectrum, p, u);
+        return values;
+    }
+    Maybe scratch(size_t n) {
+        if (!n) return std::nullopt;
+        Tensor memory = bytes(u, n);
+        p.scratch = memory.data_ptr();
+        return memory;
+    }
+    Tensor signal() const { return torch::stable::new_empty(u, u.sizes()); }
+};
+
+Tensor spectrum_of(Tensor k, int64_t length, int64_t dtype, int64_t precision) {
+    Params p{};
+    p.batch = 1, p.channels = k.size(0), p.length = length;
+    p.dtype = int(dtype), p.precision = int(precision);
+    k = torch::stable::contiguous(k);
+    Call::set_filter(p, k);
+    Tensor values = bytes(k, spectrum_bytes(p));
+    p.spectrum = values.data_ptr();
+    launch(filter_spectrum, p, k);
+    return values;
 }
 
-std::tuple<int64_t, int64_t, int64_t> buffer_sizes(Tensor u, Tensor k, int64_t precision) {
-    const Params p = params_of(u, k, precision);
-    return {int64_t(spectrum_bytes(p)), int64_t(forward_scratch_bytes(p)), int64_t(backward_scratch_bytes(p))};
+// y, and the spectrum that it took.
+std::tuple<Tensor, Tensor> convolve(Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Maybe values,
+                                    int64_t precision) {
+    Call call(u, k, in_gate, out_gate, skip, precision);
+    Tensor spectrum = call.spectrum(values), y = call.signal();
+    const Maybe scratch = call.scratch(forward_scratch_bytes(call.p));
+    call.p.y = rows(y);
+    launch(forward, call.p, call.u);
+    return {y, spectrum};
 }
 
-void fftconv_spectrum(Tensor u, Tensor k, int64_t precision, Tensor spectrum) {
-    Params p = params_of(u, k, precision);
-    p.spectrum = spectrum.data_ptr();
-    launch(filter_spectrum, p, u);
-}
-
-void fftconv_forward(Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, int64_t precision, Tensor spectrum,
-                     Maybe scratch, Tensor y) {
-    Params p = params_of(u, k, precision);
-    set_inputs(p, in_gate, out_gate, skip, spectrum, scratch);
-    p.y = rows(y);
-    launch(forward, p, u);
-}
-
-void fftconv_backward(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, int64_t precision,
-                      Tensor spectrum, Maybe scratch, Maybe du, Maybe dk, Maybe din_gate, Maybe dout_gate,
-                      Maybe dskip) {
-    Params p = params_of(u, k, precision);
-    set_inputs(p, in_gate, out_gate, skip, spectrum, scratch);
-    p.dy = rows(dy);
-    p.du = rows(du);
-    p.dk = static_cast<float*>(pointer(dk));
-    p.din_gate = rows(din_gate);
-    p.dout_gate = rows(dout_gate);
-    p.dskip = static_cast<float*>(pointer(dskip));
-    launch(backward, p, u);
+// The gradients of u, k, in_gate, out_gate and skip; bit i of `needs` asks for the ith.
+std::tuple<Maybe, Maybe, Maybe, Maybe, Maybe> gradients(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_gate,
+                                                        Maybe skip, Maybe values, int64_t precision, int64_t needs) {
+    Call call(u, k, in_gate, out_gate, skip, precision);
+    Params& p = call.p;
+    const Maybe g = call.like_u(dy, "dy");
+    const Tensor spectrum = call.spectrum(values);
+    const Maybe scratch = call.scratch(backward_scratch_bytes(p));
+    const auto blank = [&](int i, bool there) { return needs >> i & 1 && there ? Maybe(call.signal()) : std::nullopt; };
+    const auto sums = [&](int i, const Maybe& of) {
+        if (!(needs >> i & 1) || !of) return Maybe();
+        return Maybe(torch::stable::new_empty(*of, of->sizes(), torch::headeronly::ScalarType::Float));
+    };
+    const auto narrowed = [](const Maybe& sum, const Maybe& of) {
+        return sum && of->scalar_type() != sum->scalar_type() ? Maybe(torch::stable::to(*sum, of->scalar_type())) : sum;
+    };
+    const Maybe du = blank(0, true), din = blank(2, bool(in_gate)), dout = blank(3, bool(out_gate));
+    const Maybe dk = sums(1, k), dskip = sums(4, skip);
+    p.dy = rows(g), p.du = rows(du), p.din_gate = rows(din), p.dout_gate = rows(dout);
+    p.dk = static_cast<float*>(pointer(dk)), p.dskip = static_cast<float*>(pointer(dskip));
+    launch(backward, p, call.u);
+    return {du, narrowed(dk, k), din, dout, narrowed(dskip, skip)};
 }
 
 int64_t plan_of(int64_t length, int64_t precision) { return plan_length(length, int(precision)); }
@@ -278,24 +345,18 @@ bool has_plan(int64_t plan, int64_t dtype, int64_t precision) { return has_kerne
 STABLE_TORCH_LIBRARY(dnasm_cuda, m) {
     m.def("plan_length(int length, int precision) -> int");
     m.def("has_kernels(int plan, int dtype, int precision) -> bool");
-    m.def("buffer_sizes(Tensor u, Tensor k, int precision) -> (int, int, int)");
-    m.def("spectrum(Tensor u, Tensor k, int precision, Tensor(a!) spectrum) -> ()");
-    m.def("forward(Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, int precision, "
-          "Tensor spectrum, Tensor(a!)? scratch, Tensor(b!) y) -> ()");
-    m.def("backward(Tensor dy, Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, "
-          "int precision, Tensor spectrum, Tensor(a!)? scratch, Tensor(b!)? du, Tensor(c!)? dk, Tensor(d!)? din_gate, "
-          "Tensor(e!)? dout_gate, Tensor(f!)? dskip) -> ()");
+    m.def("spectrum(Tensor k, int length, int dtype, int precision) -> Tensor");
+    m.def("convolve(Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor? values, "
+          "int precision) -> (Tensor, Tensor)");
+    m.def("gradients(Tensor dy, Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor? values, "
+          "int precision, int needs) -> (Tensor?, Tensor?, Tensor?, Tensor?, Tensor?)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dnasm_cuda, CompositeExplicitAutograd, m) {
     m.impl("plan_length", TORCH_BOX(&plan_of));
     m.impl("has_kernels", TORCH_BOX(&has_plan));
-}
-
-STABLE_TORCH_LIBRARY_IMPL(dnasm_cuda, CUDA, m) {
-    m.impl("buffer_sizes", TORCH_BOX(&buffer_sizes));
-    m.impl("spectrum", TORCH_BOX(&fftconv_spectrum));
-    m.impl("forward", TORCH_BOX(&fftconv_forward));
-    m.impl("backward", TORCH_BOX(&fftconv_backward));
+    m.impl("spectrum", TORCH_BOX(&spectrum_of));
+    m.impl("convolve", TORCH_BOX(&convolve));
+    m.impl("gradients", TORCH_BOX(&gradients));
 }
 #endif  // DNASM_CUDA

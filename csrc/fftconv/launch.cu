@@ -33,8 +33,8 @@ const char* check(const Params& p) {
   if (!plan_length(p.length, p.precision)) return "length: longer than the longest plan";
   if (!kernels_for(p)) return "no kernels for this length and dtype in this build";
   if (!p.spectrum) return "spectrum: no buffer";
-  if (reinterpret_cast<uintptr_t>(p.spectrum) % 256) return "spectrum: not 256-byte aligned";
-  if (reinterpret_cast<uintptr_t>(p.scratch) % 256) return "scratch: not 256-byte aligned";
+  if (reinterpret_cast<uintptr_t>(p.spectrum) % 64) return "spectrum: not 64-byte aligned";
+  if (reinterpret_cast<uintptr_t>(p.scratch) % 64) return "scratch: not 64-byte aligned";
   return nullptr;
 }
 

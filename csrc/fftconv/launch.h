@@ -3,11 +3,11 @@
 //   y = out_gate * (conv(x, k) + skip * x),   x = in_gate * u,   lags from 0 (or both ways), cut to `length`
 //
 // Order of calls:
-//   1. size_t n = spectrum_bytes(p);      allocate n bytes, p.spectrum = them, 256-byte aligned
+//   1. size_t n = spectrum_bytes(p);      allocate n bytes, p.spectrum = them, 64-byte aligned
 //   2. filter_spectrum(p);                reads p.filter; the spectrum may be kept and used for any batch of this length
 //   3. forward(p)                         reads u, in_gate, out_gate, skip, spectrum; writes y
 //   4. backward(p)                        reads those and dy; writes whichever of du, din_gate, dout_gate, dk, dskip is not null
-// forward_scratch_bytes / backward_scratch_bytes may answer 0; else p.scratch holds that many bytes, 256-byte aligned,
+// forward_scratch_bytes / backward_scratch_bytes may answer 0; else p.scratch holds that many bytes, 64-byte aligned,
 // with any contents. Nothing allocates, synchronises or keeps state, so every call can be captured in a CUDA graph.
 //
 // Every function that returns `const char*` returns nullptr for success, else what was wrong (a string that lives for ever).

@@ -50,6 +50,11 @@ def record_calls() -> Iterator[list[Call]]:
         _records[:] = [other for other in _records if other is not calls]
 
 
+def recording() -> bool:
+    """Whether anyone wants to hear of runs."""
+    return bool(_records)
+
+
 def note(call: Call) -> None:
     """Tell the open records about a run."""
     for calls in _records:
@@ -60,6 +65,7 @@ def set_backend(name: str) -> None:
     """Choose what `backend="auto"` means in this process: `auto`, or one backend that then never falls back."""
     global _preferred
     _preferred = check_name(name)
+    cuda.routes.clear()
 
 
 def check_name(name: str) -> str:
@@ -146,6 +152,8 @@ def _body(op: Operands, requested: str) -> tuple[str, str]:
         raise BackendUnavailable(f"backend 'cuda' was asked for and its kernels cannot run: {why}")
     if why:
         say_once(f"fftconv runs through torch's FFT on {op.u.device}, more slowly: {why}")
+    elif op.cu_seqlens is None:
+        cuda.remember(op, requested)
     return chosen, "torch" if why else "native"
 
 

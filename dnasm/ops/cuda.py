@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from dnasm.ops import build, reference
 from dnasm.ops.operands import GRADIENTS, Operands
 
 FAST, FLOAT32 = 0, 1
+routes: dict[tuple[Any, ...], int] = {}
+"""Kinds of calls that have run on the kernels, and at which precision: what `eager` need not ask again."""
 _DTYPES = {getattr(torch, name): number for name, number in build.CUDA_DTYPES.items()}
 
 
@@ -27,7 +30,7 @@ def precision_of(op: Operands) -> int:
     """Tensor cores for 16-bit signals as far as their plans reach, else float32, by dtype, in words or by length."""
     if op.precision == "float32" or op.u.dtype == torch.float32:
         return FLOAT32
-    return FAST if _plan(_longest(op), FAST) else FLOAT32
+    return FAST if plan(_longest(op), FAST) else FLOAT32
 
 
 def unavailable(op: Operands) -> str:
@@ -37,6 +40,14 @@ def unavailable(op: Operands) -> str:
     if op.u.dtype not in _DTYPES:
         return f"u is {op.u.dtype}: pass u.float()"
     return _dispatch() or _load(_longest(op), op.u.dtype, precision_of(op), op.u.device.index)
+
+
+def remember(op: Operands, backend: str) -> None:
+    """Note that calls like this one, asked of `backend`, run on the kernels."""
+    if len(routes) > 4096:
+        routes.clear()
+    kind = (op.u.shape[-1:], op.u.dtype, op.k.dtype, op.u.device.index, op.precision, backend)
+    routes[kind] = precision_of(op)
 
 
 @lru_cache(maxsize=1)
@@ -49,21 +60,22 @@ def _dispatch() -> str:
 
 
 @lru_cache(maxsize=4096)
-def _plan(length: int, precision: int) -> int:
+def plan(length: int, precision: int) -> int:
+    """Length of the transform for signals of `length`, 0 where there is none."""
     return torch.ops.dnasm_cuda.plan_length(length, precision)
 
 
 @lru_cache(maxsize=4096)
 def _load(length: int, dtype: torch.dtype, precision: int, device: int) -> str:
-    plan = min(_plan(length, precision), build.CUDA_PLANS[precision][-1])
-    if plan == 0:
+    made_for = min(plan(length, precision), build.CUDA_PLANS[precision][-1])
+    if made_for == 0:
         return f"no kernel covers length {length}"
     number = _DTYPES[dtype]
-    if torch.ops.dnasm_cuda.has_kernels(plan, number, precision):
+    if torch.ops.dnasm_cuda.has_kernels(made_for, number, precision):
         return ""
     try:
-        library = build.cuda_kernels(plan, number, precision, build.architecture_of(device))
-        build.load(library, partial(_self_test, plan, dtype, precision, device))
+        library = build.cuda_kernels(made_for, number, precision, build.architecture_of(device))
+        build.load(library, partial(_self_test, made_for, dtype, precision, device))
     except BackendUnavailable as error:
         return str(error)
     return ""
@@ -80,67 +92,39 @@ def _self_test(plan: int, dtype: torch.dtype, precision: int, device: int) -> No
 
 def plan_length(op: Operands) -> int:
     """Length of the longest transform of a call that the kernels can take."""
-    return _plan(_longest(op), precision_of(op))
-
-
-def _rows(x: Tensor | None) -> Tensor | None:
-    return x if x is None or x.stride(-1) == 1 else x.contiguous()
-
-
-def _bytes(like: Tensor, size: int) -> Tensor:
-    return torch.empty(size, dtype=torch.uint8, device=like.device)
-
-
-def _inputs(op: Operands, scratch_index: int) -> tuple[Tensor | int | None, ...]:
-    u, k = _rows(op.u), op.k.contiguous()
-    assert u is not None
-    precision = precision_of(op)
-    sizes = torch.ops.dnasm_cuda.buffer_sizes(u, k, precision)
-    values = op.values
-    if values is None or values.numel() != sizes[0]:
-        values = _bytes(u, sizes[0])
-        torch.ops.dnasm_cuda.spectrum(u, k, precision, values)
-    skip = None if op.skip is None else op.skip.float().contiguous()
-    scratch = _bytes(u, sizes[scratch_index]) if sizes[scratch_index] else None
-    return u, k, _rows(op.in_gate), _rows(op.out_gate), skip, precision, values, scratch
+    return plan(_longest(op), precision_of(op))
 
 
 def spectrum(k: Tensor, length: int) -> Tensor | None:
     """Spectra for bfloat16 or float16 signals of `length` in the kernels' own order, if there are kernels for it."""
-    u = torch.empty(1, 1, 1, dtype=torch.bfloat16, device=k.device).expand(1, k.shape[0], length)
-    op = Operands(u, k)
+    op = Operands(torch.empty(1, 1, 1, dtype=torch.bfloat16, device=k.device).expand(1, k.shape[0], length), k)
     if unavailable(op):
         return None
-    values = _bytes(k, torch.ops.dnasm_cuda.buffer_sizes(u, k, precision_of(op))[0])
-    torch.ops.dnasm_cuda.spectrum(u, k.contiguous(), precision_of(op), values)
-    return values
+    return torch.ops.dnasm_cuda.spectrum(k, length, _DTYPES[op.u.dtype], precision_of(op))
 
 
 def _forward(op: Operands) -> Tensor:
-    y = torch.empty_like(op.u, memory_format=torch.contiguous_format)
-    torch.ops.dnasm_cuda.forward(*_inputs(op, 1), y)
-    return y
+    return torch.ops.dnasm_cuda.convolve(op.u, op.k, op.in_gate, op.out_gate, op.skip, op.values, precision_of(op))[0]
 
 
 def _backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor | None]:
-    tensors = [getattr(op, name) if need else None for name, need in zip(GRADIENTS, needs, strict=True)]
-    grads = [
-        None
-        if t is None
-        else torch.empty_like(
-            t, memory_format=torch.contiguous_format, dtype=torch.float32 if name in ("k", "skip") else None
+    return list(
+        torch.ops.dnasm_cuda.gradients(
+            dy, op.u, op.k, op.in_gate, op.out_gate, op.skip, op.values, precision_of(op), bits(needs)
         )
-        for name, t in zip(GRADIENTS, tensors, strict=True)
-    ]
-    torch.ops.dnasm_cuda.backward(_rows(dy), *_inputs(op, 2), *grads)
-    return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(grads, tensors, strict=True)]
+    )
+
+
+def bits(needs: tuple[bool, ...]) -> int:
+    """Which of `GRADIENTS` are needed, as the kernels' operator takes it."""
+    return sum(need << i for i, need in enumerate(needs))
 
 
 def _groups(op: Operands) -> Iterator[tuple[Tensor, Tensor]]:
     """Packed sequences by plan: places (sequences, longest) of their samples, and which of them are real."""
     by_plan, precision = defaultdict(list), precision_of(op)
     for start, end in op.pieces():
-        by_plan[_plan(end - start, precision)].append((start, end))
+        by_plan[plan(end - start, precision)].append((start, end))
     for pieces in by_plan.values():
         bounds = torch.tensor(pieces, device=op.u.device)
         first, size = bounds[:, :1], bounds.diff(dim=1)

@@ -1,9 +1,10 @@
 """The FFT long convolution: the public functions, their checks and their promise of accuracy."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, is_autocast_enabled
 
-from dnasm.ops import backends, registration
+from dnasm.ops import backends, eager, registration
 from dnasm.ops.operands import PRECISIONS, Operands, check
 from dnasm.ops.spectrum import Spectrum
 
@@ -65,10 +66,14 @@ def fftconv(  # long: its contract is said in one place
     if isinstance(k, Spectrum):
         k.check(bidirectional)
         values, k = (k.values if u.shape[-1] == k.length else None), k.k
-    op = Operands(u, k, in_gate, out_gate, skip, cu_seqlens, bidirectional, values, precision)
+    if cu_seqlens is None and not torch.compiler.is_compiling():
+        y = eager.fftconv(u, k, in_gate, out_gate, skip, values, bidirectional, precision, backend)
+        if y is not None:
+            return y
+    op = Operands(u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision)
     device = u.device.type
     # `meta` has no autocast; to ask torch which devices have it would break the graph under torch.compile in 2.11.
     check(op, autocast=device != "meta" and is_autocast_enabled(device))
     return registration.fftconv(
-        u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, backends.check_name(backend), precision
+        u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision, backends.check_name(backend)
     )

@@ -14,7 +14,7 @@ GRADIENTS = ("u", "k", "in_gate", "out_gate", "skip")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operands:
-    """The inputs of one call, after the checks."""
+    """The inputs of one call, after the checks; the fields are the arguments of `dnasm::fftconv`, in their order."""
 
     u: Tensor
     k: Tensor
@@ -22,9 +22,9 @@ class Operands:
     out_gate: Tensor | None = None
     skip: Tensor | None = None
     cu_seqlens: Tensor | None = None
-    bidirectional: bool = False
     values: Tensor | None = None
     """k's spectrum, if the caller has it already."""
+    bidirectional: bool = False
     precision: str | None = None
 
     @property

@@ -7,92 +7,50 @@ import torch
 from torch import Tensor
 
 from dnasm.ops import backends
-from dnasm.ops.operands import Operands
+from dnasm.ops.operands import GRADIENTS, Operands
 
 _INPUTS = (
     "Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor? cu_seqlens, Tensor? values, "
-    "bool bidirectional, str backend, str? precision"
+    "bool bidirectional, str? precision, str backend"
 )
+"""The fields of `Operands`, and the backend: no function below names them again."""
 
 
-def _operands(
-    u: Tensor,
-    k: Tensor,
-    in_gate: Tensor | None,
-    out_gate: Tensor | None,
-    skip: Tensor | None,
-    cu_seqlens: Tensor | None,
-    values: Tensor | None,
-    bidirectional: bool,
-    precision: str | None,
-) -> Operands:
-    return Operands(u, k, in_gate, out_gate, skip, cu_seqlens, bidirectional, values, precision)
+def _run(*inputs: Any) -> Tensor:
+    *operands, backend = inputs
+    return backends.forward(Operands(*operands), backend)
 
 
-def _run(
-    u: Tensor,
-    k: Tensor,
-    in_gate: Tensor | None,
-    out_gate: Tensor | None,
-    skip: Tensor | None,
-    cu_seqlens: Tensor | None,
-    values: Tensor | None,
-    bidirectional: bool,
-    backend: str,
-    precision: str | None,
-) -> Tensor:
-    op = _operands(u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision)
-    return backends.forward(op, backend)
-
-
-def _run_backward(
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor,
-    in_gate: Tensor | None,
-    out_gate: Tensor | None,
-    skip: Tensor | None,
-    cu_seqlens: Tensor | None,
-    values: Tensor | None,
-    bidirectional: bool,
-    backend: str,
-    precision: str | None,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    op = _operands(u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision)
-    found = backends.backward(op, dy, tuple(needs), backend)
-    du, dk, din, dout, dskip = (dy.new_empty(0) if grad is None else grad.contiguous() for grad in found)
-    return du, dk, din, dout, dskip
+def _run_backward(dy: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    *operands, backend, needs = inputs
+    found = backends.backward(Operands(*operands), dy, tuple(needs), backend)
+    return tuple(dy.new_empty(0) if grad is None else grad.contiguous() for grad in found)
 
 
 def _fake(u: Tensor, *_: object) -> Tensor:
     return u.new_empty(u.shape)
 
 
-def _fake_backward(
-    dy: Tensor, u: Tensor, k: Tensor, in_gate: Any, out_gate: Any, skip: Any, *rest: Any
-) -> tuple[Tensor, ...]:
-    tensors = (u, k, in_gate, out_gate, skip)
+def _fake_backward(dy: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    needs = inputs[-1]
     return tuple(
         t.new_empty(t.shape) if need and t is not None else dy.new_empty(0)
-        for t, need in zip(tensors, rest[-1], strict=True)
+        for t, need in zip(inputs[: len(needs)], needs, strict=True)
     )
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:7])
-    ctx.options = inputs[7:]
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keep the tensors, which come first, and the options, of which `bidirectional` is the first."""
+    tensors = next(i for i, x in enumerate(inputs) if isinstance(x, bool))
+    ctx.save_for_backward(*inputs[:tensors])
+    ctx.options = inputs[tensors:]
 
 
 def _gradient(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-    tensors, needs = ctx.saved_tensors, list(ctx.needs_input_grad[:5])
-    grads = fftconv_backward(dy, *tensors, *ctx.options, needs)
-    return (*(grad if need else None for grad, need in zip(grads, needs, strict=True)), None, None, None, None, None)
-
-
-def _remember_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:8])
-    ctx.options = inputs[8:]
+    needs = list(ctx.needs_input_grad[: len(GRADIENTS)])
+    grads = fftconv_backward(dy, *ctx.saved_tensors, *ctx.options, needs)
+    wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
+    return (*wanted, *[None] * (len(ctx.needs_input_grad) - len(wanted)))
 
 
 def _second_gradient(ctx: Any, *toward: Tensor) -> tuple[Any, ...]:
@@ -168,9 +126,7 @@ def _register() -> torch.library.Library:
     torch.library.register_fake("dnasm::fftconv", _fake, lib=library)
     torch.library.register_fake("dnasm::fftconv_backward", _fake_backward, lib=library)
     torch.library.register_autograd("dnasm::fftconv", _gradient, setup_context=_remember, lib=library)
-    torch.library.register_autograd(
-        "dnasm::fftconv_backward", _second_gradient, setup_context=_remember_backward, lib=library
-    )
+    torch.library.register_autograd("dnasm::fftconv_backward", _second_gradient, setup_context=_remember, lib=library)
     return library
 
 
