@@ -53,9 +53,10 @@ template <class... Args>
 const char* launch(void (*kernel)(Args...), const LaunchShape& shape, Args... args) {
   if (shape.blocks == 0) return nullptr;
   if (shape.blocks > 0x7fffffff) return "more than 2^31 - 1 blocks: split the batch";
-  cudaError_t status = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                            cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            static_cast<int>(shape.shared_bytes));
+  cudaError_t status = cudaSuccess;
+  if (shape.shared_bytes > 48 << 10)  // what a block has without asking
+    status = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(shape.shared_bytes));
   if (status == cudaSuccess) {
     void* pointers[] = {&args...};
     status = cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(static_cast<unsigned>(shape.blocks)),
