@@ -41,10 +41,14 @@ class GatedConvolution(nn.Module):
         return self.filter_fn.bias if isinstance(self.filter_fn, HyenaFilter) else None
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        x0, x1, v = self._short(rearrange(self.in_proj(x), "b l d -> b d l")).chunk(3, 1)
-        k = self.filter_fn(x.shape[1])
-        y = fftconv(v, k, in_gate=x1, out_gate=x0, skip=self.skip, bidirectional=self.bidirectional)
+        y = self.mix(rearrange(self.in_proj(x), "b l e -> b e l"))
         return self.out_proj(rearrange(y, "b d l -> b l d"))
+
+    def mix(self, u: Float[Tensor, "b e l"]) -> Float[Tensor, "b d l"]:
+        """What lies between the projections: e is three times d."""
+        x0, x1, v = self._short(u).chunk(3, 1)
+        k = self.filter_fn(u.shape[-1])
+        return fftconv(v, k, in_gate=x1, out_gate=x0, skip=self.skip, bidirectional=self.bidirectional)
 
     def _short(self, u: Float[Tensor, "b e l"]) -> Float[Tensor, "b e l"]:
         """Convolve with a few taps; they are centred where both sides are seen."""
