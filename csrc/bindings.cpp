@@ -232,6 +232,7 @@ void launch(const char* (*function)(const Params&), Params& p, const Tensor& on)
 struct Call {
     Tensor u, k;
     Maybe in_gate, out_gate, skip;
+    Maybe starts, ends;
     Params p{};
 
     Call(const Tensor& signal, const Tensor& filter, const Maybe& input_gate, const Maybe& output_gate,
@@ -264,6 +265,19 @@ struct Call {
     void near(const Tensor& t, const char* name) const {
         STD_TORCH_CHECK(t.is_cuda() == u.is_cuda() && t.get_device_index() == u.get_device_index(), name, ": not on u's device");
     }
+    // Segments of `longest` samples or fewer share each row: int64 bounds on u's device, read by the kernels alone.
+    void pack(const Tensor& first, const Tensor& behind, int64_t longest) {
+        for (const Tensor* t : {&first, &behind}) {
+            const bool wide = t->scalar_type() == torch::headeronly::ScalarType::Long;
+            STD_TORCH_CHECK(wide && t->dim() == 1 && t->numel() == first.numel() && t->numel() > 0, "bounds: int64");
+            near(*t, "bounds");
+        }
+        starts = torch::stable::contiguous(first), ends = torch::stable::contiguous(behind);
+        p.starts = static_cast<const int64_t*>(starts->data_ptr());
+        p.ends = static_cast<const int64_t*>(ends->data_ptr());
+        p.segments = starts->numel(), p.packed_length = p.length;
+        p.batch *= p.segments, p.length = longest;
+    }
     Maybe like_u(const Maybe& t, const char* name) const {
         if (!t) return t;
         STD_TORCH_CHECK(t->dim() == 3 && t->scalar_type() == u.scalar_type(), name, ": not like u");
@@ -287,6 +301,24 @@ struct Call {
         return memory;
     }
     Tensor signal() const { return torch::stable::new_empty(u, u.sizes()); }
+
+    void forward_into(const Tensor& y) {
+        const Maybe memory = scratch(forward_scratch_bytes(p));
+        p.y = rows(y);
+        launch(forward, p, u);
+    }
+    // The gradients of signals into tensors that are there, those of k and skip into new ones: bit i of `needs` asks for i.
+    std::tuple<Maybe, Maybe> backward_into(const Tensor& dy, int64_t needs, const Maybe& du, const Maybe& din, const Maybe& dout) {
+        const auto sums = [&](int i, const Maybe& of) {
+            if (!(needs >> i & 1) || !of) return Maybe();
+            return Maybe(torch::stable::new_empty(*of, of->sizes(), torch::headeronly::ScalarType::Float));
+        };
+        const Maybe g = like_u(dy, "dy"), memory = scratch(backward_scratch_bytes(p)), dk = sums(1, k), dskip = sums(4, skip);
+        p.dy = rows(g), p.du = rows(du), p.din_gate = rows(din), p.dout_gate = rows(dout);
+        p.dk = static_cast<float*>(pointer(dk)), p.dskip = static_cast<float*>(pointer(dskip));
+        launch(backward, p, u);
+        return {dk, dskip};
+    }
 };
 
 Tensor spectrum_of(Tensor k, int64_t length, int64_t dtype, int64_t precision) {
@@ -306,9 +338,7 @@ std::tuple<Tensor, Tensor> convolve(Tensor u, Tensor k, Maybe in_gate, Maybe out
                                     int64_t precision) {
     Call call(u, k, in_gate, out_gate, skip, precision);
     Tensor spectrum = call.spectrum(values), y = call.signal();
-    const Maybe scratch = call.scratch(forward_scratch_bytes(call.p));
-    call.p.y = rows(y);
-    launch(forward, call.p, call.u);
+    call.forward_into(y);
     return {y, spectrum};
 }
 
@@ -316,24 +346,32 @@ std::tuple<Tensor, Tensor> convolve(Tensor u, Tensor k, Maybe in_gate, Maybe out
 std::tuple<Maybe, Maybe, Maybe, Maybe, Maybe> gradients(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_gate,
                                                         Maybe skip, Maybe values, int64_t precision, int64_t needs) {
     Call call(u, k, in_gate, out_gate, skip, precision);
-    Params& p = call.p;
-    const Maybe g = call.like_u(dy, "dy");
     const Tensor spectrum = call.spectrum(values);
-    const Maybe scratch = call.scratch(backward_scratch_bytes(p));
     const auto blank = [&](int i, bool there) { return needs >> i & 1 && there ? Maybe(call.signal()) : std::nullopt; };
-    const auto sums = [&](int i, const Maybe& of) {
-        if (!(needs >> i & 1) || !of) return Maybe();
-        return Maybe(torch::stable::new_empty(*of, of->sizes(), torch::headeronly::ScalarType::Float));
-    };
     const auto narrowed = [](const Maybe& sum, const Maybe& of) {
         return sum && of->scalar_type() != sum->scalar_type() ? Maybe(torch::stable::to(*sum, of->scalar_type())) : sum;
     };
     const Maybe du = blank(0, true), din = blank(2, bool(in_gate)), dout = blank(3, bool(out_gate));
-    const Maybe dk = sums(1, k), dskip = sums(4, skip);
-    p.dy = rows(g), p.du = rows(du), p.din_gate = rows(din), p.dout_gate = rows(dout);
-    p.dk = static_cast<float*>(pointer(dk)), p.dskip = static_cast<float*>(pointer(dskip));
-    launch(backward, p, call.u);
+    const auto [dk, dskip] = call.backward_into(dy, needs, du, din, dout);
     return {du, narrowed(dk, k), din, dout, narrowed(dskip, skip)};
+}
+
+// The same for packed sequences, into tensors that may hold other sequences' results already.
+void convolve_packed(Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip, Tensor starts, Tensor ends,
+                     int64_t longest, int64_t precision, Tensor y) {
+    Call call(u, k, in_gate, out_gate, skip, precision);
+    call.pack(starts, ends, longest);
+    const Tensor spectrum = call.spectrum(std::nullopt);
+    call.forward_into(y);
+}
+
+std::tuple<Maybe, Maybe> gradients_packed(Tensor dy, Tensor u, Tensor k, Maybe in_gate, Maybe out_gate, Maybe skip,
+                                          Tensor starts, Tensor ends, int64_t longest, int64_t precision, int64_t needs,
+                                          Maybe du, Maybe din_gate, Maybe dout_gate) {
+    Call call(u, k, in_gate, out_gate, skip, precision);
+    call.pack(starts, ends, longest);
+    const Tensor spectrum = call.spectrum(std::nullopt);
+    return call.backward_into(dy, needs, du, din_gate, dout_gate);
 }
 
 int64_t plan_of(int64_t length, int64_t precision) { return plan_length(length, int(precision)); }
@@ -350,6 +388,11 @@ STABLE_TORCH_LIBRARY(dnasm_cuda, m) {
           "int precision) -> (Tensor, Tensor)");
     m.def("gradients(Tensor dy, Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor? values, "
           "int precision, int needs) -> (Tensor?, Tensor?, Tensor?, Tensor?, Tensor?)");
+    m.def("convolve_packed(Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor starts, "
+          "Tensor ends, int longest, int precision, Tensor(a!) y) -> ()");
+    m.def("gradients_packed(Tensor dy, Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, "
+          "Tensor starts, Tensor ends, int longest, int precision, int needs, Tensor(a!)? du, Tensor(b!)? din_gate, "
+          "Tensor(c!)? dout_gate) -> (Tensor?, Tensor?)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dnasm_cuda, CompositeExplicitAutograd, m) {
@@ -358,5 +401,7 @@ STABLE_TORCH_LIBRARY_IMPL(dnasm_cuda, CompositeExplicitAutograd, m) {
     m.impl("spectrum", TORCH_BOX(&spectrum_of));
     m.impl("convolve", TORCH_BOX(&convolve));
     m.impl("gradients", TORCH_BOX(&gradients));
+    m.impl("convolve_packed", TORCH_BOX(&convolve_packed));
+    m.impl("gradients_packed", TORCH_BOX(&gradients_packed));
 }
 #endif  // DNASM_CUDA

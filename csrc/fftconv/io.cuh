@@ -26,6 +26,20 @@ struct Work {
   Quad* saved;     // backward, long plans: a spectrum for each block
 };
 
+// Where a sequence lies: in which row of the batch, from which sample on, and how many samples.
+struct Segment {
+  int64_t row, start;
+  int length;
+};
+DNASM_DEVICE Segment segment_of(const Params& p, int64_t b) {
+  if (!p.starts) return {b, 0, static_cast<int>(p.length)};
+  const uint32_t of_row = static_cast<uint32_t>(b) % static_cast<uint32_t>(p.segments);
+  const int64_t start = p.starts[of_row], end = p.ends[of_row], n = end - start;
+  const bool inside = start >= 0 && end <= p.packed_length && n > 0;
+  const int64_t row = static_cast<uint32_t>(b) / static_cast<uint32_t>(p.segments);
+  return {row, inside ? start : 0, inside ? static_cast<int>(n < p.length ? n : p.length) : 0};
+}
+
 // One row of a tensor from this lane's first column on. kFull: as long as the plan and 4-byte aligned; else elements are
 // checked, and pairs taken where they align.
 template <int kDtype, bool kFull>

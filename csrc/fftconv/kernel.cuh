@@ -46,8 +46,10 @@ struct Worker {
       const int64_t b = sequence(group, r);
       const bool there = kFull || b < p.batch;  // the last group may be ragged
       typename E::Scalar* at = static_cast<typename E::Scalar*>(tensor.data);
-      if (at && there) at += b * tensor.stride_b + channel * tensor.stride_d + column;
-      set.row[r] = {at, there ? static_cast<int>(p.length) - column : 0};
+      Segment segment{b, 0, static_cast<int>(p.length)};
+      if (!kFull && there) segment = segment_of(p, b);
+      if (at && there) at += segment.row * tensor.stride_b + channel * tensor.stride_d + segment.start + column;
+      set.row[r] = {at, there ? segment.length - column : 0};
     }
     return set;
   }
@@ -81,7 +83,7 @@ struct Worker {
     DNASM_UNROLL
     for (int r = 0; r < P::kRows; ++r) {
       const int64_t b = sequence(group, r);
-      if (tensor.data && b < p.batch && n < p.length)
+      if (tensor.data && b < p.batch && n < p.length && !p.starts)
         prefetch(static_cast<typename E::Scalar*>(tensor.data) + b * tensor.stride_b + channel * tensor.stride_d + n);
     }
   }

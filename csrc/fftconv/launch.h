@@ -50,6 +50,12 @@ struct Params {
   float* dk;                         // shape of filter, float32, contiguous, or null
   float* dskip;                      // (channels) or null
 
+  // Packed sequences, where `starts` is not null: `segments` of them share each row, segment i from sample starts[i] to
+  // ends[i] of `packed_length`, both in device memory. `batch` then counts rows times segments, and `length` is the longest
+  // segment that is computed: what a longer one, or one outside of its row, has beyond that is left alone.
+  const int64_t *starts, *ends;
+  int64_t segments, packed_length;
+
   void* spectrum;  // opaque: tables, one scale a channel, the filters' spectra
   void* scratch;
   void* stream;

@@ -9,13 +9,14 @@
 namespace dnasm {
 
 template <int kDtype>
-DNASM_DEVICE float load_element(const Rows& rows, int64_t b, int64_t d, int n) {
-  return load_number(rows.data, kDtype, b * rows.stride_b + d * rows.stride_d + n);
+DNASM_DEVICE float load_element(const Rows& rows, const Segment& s, int64_t d, int n) {
+  return load_number(rows.data, kDtype, s.row * rows.stride_b + d * rows.stride_d + s.start + n);
 }
 template <int kDtype>
-DNASM_DEVICE void store_element(const Rows& rows, int64_t b, int64_t d, int n, float x) {
+DNASM_DEVICE void store_element(const Rows& rows, const Segment& s, int64_t d, int n, float x) {
   using E = Element<kDtype>;
-  static_cast<typename E::Scalar*>(rows.data)[b * rows.stride_b + d * rows.stride_d + n] = E::pick(E::pack(x, x), 0);
+  auto* at = static_cast<typename E::Scalar*>(rows.data) + s.row * rows.stride_b + d * rows.stride_d + s.start;
+  at[n] = E::pick(E::pack(x, x), 0);
 }
 
 // What a launch adds to its Params, and a block's share of scratch: [block] rows of 2 L floats where there are splits;
@@ -32,11 +33,11 @@ struct PreciseRow {
   const Params& p;
   const PreciseWork& work;
   int channel;
-  int64_t b;
+  Segment at;
 
-  DNASM_DEVICE float number(const Rows& rows, int n) const { return load_element<kDtype>(rows, b, channel, n); }
+  DNASM_DEVICE float number(const Rows& rows, int n) const { return load_element<kDtype>(rows, at, channel, n); }
   DNASM_DEVICE float product(const Rows& rows, const Rows& gate, int n) const {
-    if (n >= p.length) return 0;
+    if (n >= at.length) return 0;
     return gate.data ? number(rows, n) * number(gate, n) : number(rows, n);
   }
   DNASM_DEVICE const Complex* filter(int s) const {
@@ -51,7 +52,7 @@ struct PreciseRow {
     sync_block();
     float* row = work.rows + (static_cast<int64_t>(block_index()) * 2 + which_row) * W::kN * work.splits;
     wide.inverse(s, [&](int n, Complex z) {
-      if (n >= p.length) return;
+      if (n >= at.length) return;
       const float sum = z.re + (s ? row[n] : 0.0f);
       if (s + 1 < work.splits) row[n] = sum;
       else finish(n, sum);
@@ -78,12 +79,12 @@ DNASM_KERNEL(Wide<kN>::kThreads, 1) precise_forward_kernel(const Params p, const
   const int channel = block_index() / work.chunks;
   const float skip = p.skip ? p.skip[channel] : 0.0f;
   for (int64_t b = block_index() % work.chunks; b < p.batch; b += work.chunks) {
-    const PreciseRow<W, kDtype> row{p, work, channel, b};
+    const PreciseRow<W, kDtype> row{p, work, channel, segment_of(p, b)};
     for (int s = 0; s < work.splits; ++s) {
       wide.forward(s, [&](int n) { return Complex{row.product(p.u, p.in_gate, n), 0}; });
       row.template back<false>(wide, s, 0, [&](int n, float sum) {
         const float y = sum + skip * row.product(p.u, p.in_gate, n);
-        store_element<kDtype>(p.y, b, channel, n, p.out_gate.data ? y * row.number(p.out_gate, n) : y);
+        store_element<kDtype>(p.y, row.at, channel, n, p.out_gate.data ? y * row.number(p.out_gate, n) : y);
       });
     }
   }
@@ -100,7 +101,7 @@ DNASM_KERNEL(Wide<kN>::kThreads, 1) precise_backward_kernel(const Params p, cons
   float skip_sum = 0;
   bool first = true;
   for (int64_t b = block_index() % work.chunks; b < p.batch; b += work.chunks) {
-    const PreciseRow<W, kDtype> row{p, work, channel, b};
+    const PreciseRow<W, kDtype> row{p, work, channel, segment_of(p, b)};
     for (int s = 0; s < work.splits; ++s) {
       wide.forward(s, [&](int n) { return Complex{row.product(p.u, p.in_gate, n), 0}; });
       for (int i = thread_index(); i < kN; i += W::kThreads) saved[i] = wide.at(i);
@@ -108,7 +109,7 @@ DNASM_KERNEL(Wide<kN>::kThreads, 1) precise_backward_kernel(const Params p, cons
       if (p.dout_gate.data)
         row.template back<false>(wide, s, 0, [&](int n, float sum) {
           const float y = sum + skip * row.product(p.u, p.in_gate, n);
-          store_element<kDtype>(p.dout_gate, b, channel, n, y * row.number(p.dy, n));
+          store_element<kDtype>(p.dout_gate, row.at, channel, n, y * row.number(p.dy, n));
         });
 
       wide.forward(s, [&](int n) { return Complex{row.product(p.dy, p.out_gate, n), 0}; });
@@ -121,8 +122,8 @@ DNASM_KERNEL(Wide<kN>::kThreads, 1) precise_backward_kernel(const Params p, cons
         const float g = row.product(p.dy, p.out_gate, n), u = row.number(p.u, n), dx = sum + skip * g;
         const float gate = p.in_gate.data ? row.number(p.in_gate, n) : 1.0f;
         skip_sum += g * u * gate;
-        if (p.din_gate.data) store_element<kDtype>(p.din_gate, b, channel, n, dx * u);
-        if (p.du.data) store_element<kDtype>(p.du, b, channel, n, dx * gate);
+        if (p.din_gate.data) store_element<kDtype>(p.din_gate, row.at, channel, n, dx * u);
+        if (p.du.data) store_element<kDtype>(p.du, row.at, channel, n, dx * gate);
       });
     }
     first = false;

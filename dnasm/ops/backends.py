@@ -96,7 +96,7 @@ def choose(op: Operands, name: str) -> str:
         if device not in ("cpu", "cuda"):
             say_once(f"fftconv runs its definition on {device}, for which there are no kernels")
             return "reference"
-        if device == "cuda" and op.u.shape[-1] > CUDA_LENGTH:
+        if device == "cuda" and cuda.longest(op) > CUDA_LENGTH:
             say_once(
                 f"fftconv runs its definition (torch's FFT) past {CUDA_LENGTH:,} positions on a GPU: faster there than "
                 "the kernels so far; backend='cuda' takes those, and a fraction of the memory"
@@ -165,7 +165,7 @@ def _note_run(op: Operands, chosen: str, body: str, direction: str) -> None:
         plans = cpu.groups(op)
         plan, work = max(plans), cpu.work(op, plans)
     elif body == "native":
-        plan = cuda.plan_length(op)
+        plan, work = cuda.plan_length(op), cuda.work(op)
     note(Call(chosen, body, direction, work, plan))
 
 

@@ -4,8 +4,8 @@ Kernels are compiled for one transform length, dtype and architecture each, when
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,20 +17,33 @@ from dnasm.ops import build, reference
 from dnasm.ops.operands import GRADIENTS, Operands
 
 FAST, FLOAT32 = 0, 1
+ONE_BLOCK = 32768
+"""Longest sequence that can share a launch with others of its row."""
+SIGNAL_GRADIENTS = ("u", "in_gate", "out_gate")
 routes: dict[tuple[Any, ...], int] = {}
 """Kinds of calls that have run on the kernels, and at which precision: what `eager` need not ask again."""
 _DTYPES = {getattr(torch, name): number for name, number in build.CUDA_DTYPES.items()}
 
 
-def _longest(op: Operands) -> int:
-    return op.u.shape[-1] if op.cu_seqlens is None else max(end - start for start, end in op.pieces())
+def longest(op: Operands) -> int:
+    """Length of the longest sequence; reads the bounds of packed ones unless the caller promised it."""
+    if op.cu_seqlens is None:
+        return op.u.shape[-1]
+    if op.max_seqlen is not None:
+        return min(op.max_seqlen, op.u.shape[-1])
+    return max(end - start for start, end in op.pieces())
 
 
-def precision_of(op: Operands) -> int:
+def _precision(op: Operands, length: int) -> int:
     """Tensor cores for 16-bit signals as far as their plans reach, else float32, by dtype, in words or by length."""
     if op.precision == "float32" or op.u.dtype == torch.float32:
         return FLOAT32
-    return FAST if plan(_longest(op), FAST) else FLOAT32
+    return FAST if plan(length, FAST) else FLOAT32
+
+
+def precision_of(op: Operands) -> int:
+    """Precision of a call, of its longest sequence if it is packed."""
+    return _precision(op, longest(op))
 
 
 def unavailable(op: Operands) -> str:
@@ -39,7 +52,10 @@ def unavailable(op: Operands) -> str:
         return f"u is on {op.u.device}: pass u.cuda()"
     if op.u.dtype not in _DTYPES:
         return f"u is {op.u.dtype}: pass u.float()"
-    return _dispatch() or _load(_longest(op), op.u.dtype, precision_of(op), op.u.device.index)
+    if why := _dispatch():
+        return why
+    reasons = (_load(n, op.u.dtype, _precision(op, n), op.u.device.index) for n in _lengths(op))
+    return next(filter(None, reasons), "")
 
 
 def remember(op: Operands, backend: str) -> None:
@@ -92,7 +108,7 @@ def _self_test(plan: int, dtype: torch.dtype, precision: int, device: int) -> No
 
 def plan_length(op: Operands) -> int:
     """Length of the longest transform of a call that the kernels can take."""
-    return plan(_longest(op), precision_of(op))
+    return plan(longest(op), precision_of(op))
 
 
 def spectrum(k: Tensor, length: int) -> Tensor | None:
@@ -120,45 +136,81 @@ def bits(needs: tuple[bool, ...]) -> int:
     return sum(need << i for i, need in enumerate(needs))
 
 
-def _groups(op: Operands) -> Iterator[tuple[Tensor, Tensor]]:
-    """Packed sequences by plan: places (sequences, longest) of their samples, and which of them are real."""
-    by_plan, precision = defaultdict(list), precision_of(op)
+def _lengths(op: Operands) -> list[int]:
+    """A sequence's length for each plan."""
+    if op.cu_seqlens is None:
+        return [op.u.shape[-1]]
+    groups, alone = _split(op)
+    return [group.longest for group in groups] + [at.stop - at.start for at in alone]
+
+
+def work(op: Operands) -> int:
+    """Elements that one transform of all rows takes, padding included."""
+    if op.cu_seqlens is None:
+        samples = plan_length(op)
+    else:
+        groups, alone = _split(op)
+        samples = sum(group.starts.numel() * plan(group.longest, group.precision) for group in groups)
+        samples += sum(plan_length(_cut(op, at)) for at in alone)
+    return op.u.shape[0] * op.u.shape[1] * samples
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Sequences that the kernels take together, by their bounds on the device."""
+
+    starts: Tensor
+    ends: Tensor
+    longest: int
+    precision: int
+
+    def call(self, operator: Callable[..., Any], op: Operands, *before: Tensor) -> Callable[..., Any]:
+        bounds = (self.starts, self.ends, self.longest, self.precision)
+        return partial(operator, *before, op.u, op.k, op.in_gate, op.out_gate, op.skip, *bounds)
+
+
+def _split(op: Operands) -> tuple[list[_Packed], list[slice]]:
+    """Packed sequences by plan, and those too long to share a launch. Reads their bounds, unless `longest` is known."""
+    assert op.cu_seqlens is not None
+    if op.max_seqlen is not None and longest(op) <= ONE_BLOCK:
+        bounds = op.cu_seqlens.long()
+        return [_Packed(bounds[:-1], bounds[1:], longest(op), precision_of(op))], []
+    by_plan = defaultdict(list)
     for start, end in op.pieces():
-        by_plan[plan(end - start, precision)].append((start, end))
-    for pieces in by_plan.values():
-        bounds = torch.tensor(pieces, device=op.u.device)
-        first, size = bounds[:, :1], bounds.diff(dim=1)
-        steps = torch.arange(max(end - begin for begin, end in pieces), device=op.u.device)
-        yield (first + steps).clamp(max=op.u.shape[-1] - 1), steps < size
+        by_plan[plan(min(end - start, ONE_BLOCK + 1), _precision(op, end - start))].append((start, end))
+    groups, alone = [], []
+    for length, pieces in by_plan.items():
+        if length > ONE_BLOCK:
+            alone += [slice(start, end) for start, end in pieces]
+            continue
+        starts, ends = torch.tensor(list(zip(*pieces, strict=True)), device=op.u.device)
+        most = max(end - start for start, end in pieces)
+        groups.append(_Packed(starts, ends, most, _precision(op, most)))
+    return groups, alone
 
 
-def _gather(x: Tensor | None, places: Tensor, real: Tensor) -> Tensor | None:
-    """Packed sequences as rows of a batch, zero behind their ends."""
-    if x is None:
-        return None
-    picked = torch.where(real, x[..., places], 0)  # (b, d, sequences, longest)
-    return picked.transpose(1, 2).reshape(-1, x.shape[1], places.shape[1])
-
-
-def _scatter(rows: Tensor, places: Tensor, real: Tensor, to: Tensor) -> None:
-    picked = rows.view(to.shape[0], places.shape[0], to.shape[1], places.shape[1]).transpose(1, 2)
-    to[..., places[real]] = picked[..., real]
-
-
-def _part(op: Operands, places: Tensor, real: Tensor) -> Operands:
-    u, in_gate, out_gate = (_gather(x, places, real) for x in (op.u, op.in_gate, op.out_gate))
+def _cut(op: Operands, at: slice) -> Operands:
+    u, in_gate, out_gate = (None if x is None else x[..., at] for x in (op.u, op.in_gate, op.out_gate))
     assert u is not None
-    precision = "float32" if precision_of(op) == FLOAT32 else None
-    return replace(op, u=u, in_gate=in_gate, out_gate=out_gate, cu_seqlens=None, values=None, precision=precision)
+    return replace(op, u=u, in_gate=in_gate, out_gate=out_gate, cu_seqlens=None, values=None, max_seqlen=None)
+
+
+def _blank(like: Tensor, op: Operands) -> Tensor:
+    """For results of packed sequences. One that is longer than promised shows: what it has beyond is never written."""
+    y = torch.empty_like(like, memory_format=torch.contiguous_format)
+    return y if op.max_seqlen is None else y.fill_(torch.nan)
 
 
 def forward(op: Operands) -> Tensor:
-    """`fftconv` by the kernels; packed sequences become a batch for each transform length."""
+    """`fftconv` by the kernels."""
     if op.cu_seqlens is None:
         return _forward(op)
-    y = torch.empty_like(op.u, memory_format=torch.contiguous_format)
-    for places, real in _groups(op):
-        _scatter(_forward(_part(op, places, real)), places, real, y)
+    y = _blank(op.u, op)
+    groups, alone = _split(op)
+    for group in groups:
+        group.call(torch.ops.dnasm_cuda.convolve_packed, op)(y)
+    for at in alone:
+        y[..., at] = _forward(_cut(op, at))
     return y
 
 
@@ -166,12 +218,21 @@ def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor |
     """Its gradients by the kernels: for u, k, in_gate, out_gate and skip, None where not needed."""
     if op.cu_seqlens is None:
         return _backward(op, dy, needs)
-    tensors = [getattr(op, name) if need else None for name, need in zip(GRADIENTS, needs, strict=True)]
-    grads = [None if t is None else torch.zeros_like(t, memory_format=torch.contiguous_format) for t in tensors]
-    for places, real in _groups(op):
-        rows = _gather(dy, places, real)
-        assert rows is not None
-        for name, grad, found in zip(GRADIENTS, grads, _backward(_part(op, places, real), rows, needs), strict=True):
-            if grad is not None and found is not None:
-                grad.add_(found) if name in ("k", "skip") else _scatter(found, places, real, grad)
-    return grads
+    tensors = {name: getattr(op, name) for name, need in zip(GRADIENTS, needs, strict=True) if need}
+    there = {name: t for name, t in tensors.items() if t is not None}
+    signals = {name: _blank(t, op) for name, t in there.items() if name in SIGNAL_GRADIENTS}
+    sums = {name: torch.zeros(t.shape, device=t.device) for name, t in there.items() if name not in signals}
+    groups, alone = _split(op)
+    for group in groups:
+        call = group.call(torch.ops.dnasm_cuda.gradients_packed, op, dy)
+        for name, found in zip(("k", "skip"), call(bits(needs), *map(signals.get, SIGNAL_GRADIENTS)), strict=True):
+            if found is not None:
+                sums[name] += found
+    for at in alone:
+        for name, found in zip(GRADIENTS, _backward(_cut(op, at), dy[..., at], needs), strict=True):
+            if found is not None and name in sums:
+                sums[name] += found
+            elif found is not None:
+                signals[name][..., at] = found
+    grads = signals | {name: total.to(there[name].dtype) for name, total in sums.items()}
+    return [grads.get(name) for name in GRADIENTS]

@@ -49,7 +49,8 @@ def fftconv(
 
 
 def _note(u: Tensor, number: int, direction: str) -> None:
-    backends.note(backends.Call("cuda", "native", direction, u.numel(), cuda.plan(u.shape[-1], number)))
+    plan = cuda.plan(u.shape[-1], number)
+    backends.note(backends.Call("cuda", "native", direction, u.shape[0] * u.shape[1] * plan, plan))
 
 
 class _Convolution(torch.autograd.Function):
@@ -73,7 +74,7 @@ class _Convolution(torch.autograd.Function):
         precision, number = ctx.options
         needs = ctx.needs_input_grad[: len(tensors)]
         if torch.is_grad_enabled():  # the gradient is to have one itself
-            rest = (None, None, tensors[1].dim() == 3, precision, "cuda", list(needs))
+            rest = (None, None, tensors[1].dim() == 3, None, precision, "cuda", list(needs))
             grads = registration.fftconv_backward(dy, *tensors, *rest)
             grads = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         else:

@@ -20,6 +20,7 @@ def fftconv(  # long: its contract is said in one place
     skip: Float[Tensor, " d"] | None = None,
     bidirectional: bool = False,
     cu_seqlens: Int[Tensor, " n"] | None = None,
+    max_seqlen: int | None = None,
     backend: str = "auto",
     precision: str | None = None,
 ) -> Signal:
@@ -48,6 +49,10 @@ def fftconv(  # long: its contract is said in one place
         skip: Weight of x itself, one a channel.
         bidirectional: Whether k has a future too.
         cu_seqlens: Bounds of sequences packed along l, from 0 to l; none sees another.
+        max_seqlen: Length of the longest of them. With it, up to 32,768, CUDA kernels read the bounds by themselves:
+            nothing waits for the device and a graph can capture the call; but where a sequence is longer after all,
+            positions past that length are NaN. Without it each direction reads `cu_seqlens` on the host once, checks
+            it, and groups sequences by plan.
         backend: `cuda` and `cpu` run there or raise; `reference` is the definition; `auto` takes the fastest that can
             run, and says once, in the log, if that is not the kernel made for the device.
         precision: `float32`, or None for the dtype's own route.
@@ -70,10 +75,10 @@ def fftconv(  # long: its contract is said in one place
         y = eager.fftconv(u, k, in_gate, out_gate, skip, values, bidirectional, precision, backend)
         if y is not None:
             return y
-    op = Operands(u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision)
+    op = Operands(u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, max_seqlen, precision)
     device = u.device.type
     # `meta` has no autocast; to ask torch which devices have it would break the graph under torch.compile in 2.11.
     check(op, autocast=device != "meta" and is_autocast_enabled(device))
-    return registration.fftconv(
-        u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, precision, backends.check_name(backend)
-    )
+    named = backends.check_name(backend)
+    inputs = (u, k, in_gate, out_gate, skip, cu_seqlens, values, bidirectional, max_seqlen, precision, named)
+    return registration.fftconv(*inputs)

@@ -1,6 +1,6 @@
 """What a convolution is asked for, checked once: every backend reads the same `Operands`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -25,7 +25,10 @@ class Operands:
     values: Tensor | None = None
     """k's spectrum, if the caller has it already."""
     bidirectional: bool = False
+    max_seqlen: int | None = None
+    """Length of the longest packed sequence, if the caller promises one."""
     precision: str | None = None
+    _pieces: list[tuple[int, int]] = field(default_factory=list, init=False)
 
     @property
     def taps(self) -> int:
@@ -33,16 +36,22 @@ class Operands:
         return self.k.shape[-1]
 
     def pieces(self) -> list[tuple[int, int]]:
-        """Start and end of each packed sequence that is not empty; reads `cu_seqlens` on the host, and checks it."""
+        """Start and end of each packed sequence that is not empty; reads `cu_seqlens` on the host once, and checks it."""
         length = self.u.shape[-1]
         if self.cu_seqlens is None:
             return [(0, length)]
+        if self._pieces:
+            return self._pieces
         bounds = self.cu_seqlens.tolist()
         if bounds[0] != 0 or bounds[-1] != length or any(i > j for i, j in pairwise(bounds)):
             raise ValueError(
                 f"cu_seqlens must rise from 0 to the length of u, {length}; got {bounds[:4]} ... {bounds[-1]}"
             )
-        return [(i, j) for i, j in pairwise(bounds) if j > i]
+        self._pieces.extend((i, j) for i, j in pairwise(bounds) if j > i)
+        longest = max(j - i for i, j in self._pieces)
+        if self.max_seqlen is not None and longest > self.max_seqlen:
+            raise ValueError(f"cu_seqlens holds a sequence of {longest}, longer than max_seqlen={self.max_seqlen}")
+        return self._pieces
 
 
 def check(op: Operands, *, autocast: bool = False) -> None:
@@ -56,6 +65,8 @@ def check(op: Operands, *, autocast: bool = False) -> None:
         TypeError: If a dtype does not fit.
         ValueError: If a shape or a device does not fit.
     """
+    if op.max_seqlen is not None and (op.cu_seqlens is None or op.max_seqlen < 1):
+        raise ValueError(f"max_seqlen={op.max_seqlen}: at least 1, and only beside cu_seqlens, whose longest it bounds")
     _check_types(op, autocast)
     _check_shapes(op)
     for name in ("k", "in_gate", "out_gate", "skip", "cu_seqlens"):

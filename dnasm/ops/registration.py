@@ -11,7 +11,7 @@ from dnasm.ops.operands import GRADIENTS, Operands
 
 _INPUTS = (
     "Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, Tensor? cu_seqlens, Tensor? values, "
-    "bool bidirectional, str? precision, str backend"
+    "bool bidirectional, int? max_seqlen, str? precision, str backend"
 )
 """The fields of `Operands`, and the backend: no function below names them again."""
 

@@ -6,6 +6,7 @@ A program of its own, since libraries of kernels announce themselves to the one 
 
 import ctypes
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,19 @@ import torch
 from torch import Tensor
 
 from dnasm.ops import backends, build, cuda, eager, fftconv, record_calls
+from dnasm.ops.operands import Operands
 from tests.csrc.toolchain import CSRC, HOST_FLAGS, compile_object, instance_flags, link_library
 from tests.parity.checks import FLOAT32, Case, Engine, assert_right, noise, row_errors
 
 KERNELS = Engine("cuda", "native")
 INTERNAL, FILTER = 7e-4, 1.5e-3
-INSTANCES: list[tuple[Any, ...]] = [(256, "bfloat16"), (512, "bfloat16"), (512, "float16"), (512, "float32", 1)]
+INSTANCES: list[tuple[Any, ...]] = [
+    (256, "bfloat16"),
+    (512, "bfloat16"),
+    (512, "float16"),
+    (256, "float32", 1),
+    (512, "float32", 1),
+]
 
 
 def prepare(cache: Path) -> None:
@@ -81,6 +89,44 @@ def check_views() -> None:
             dense = fftconv(u.contiguous(), k / 500, in_gate=in_gate.contiguous(), out_gate=out_gate.contiguous())
             assert torch.equal(fftconv(u, k / 500, in_gate=in_gate, out_gate=out_gate), dense)
     assert not torch.equal(rows[0], rows[1])
+
+
+def check_packed() -> None:
+    """Bounds read on the host or, under a promised length, by the kernels alone."""
+    bounds = [0, 1, 1, 8, 300, 301, 812, 1000]
+    for dtype, accuracy in ((torch.bfloat16, (INTERNAL, FILTER)), (torch.float32, (FLOAT32,))):
+        for bidirectional in (False, True):
+            case = noise(2, 3, 1000, 400, bounds=bounds, dtype=dtype, bidirectional=bidirectional)
+            assert_right(KERNELS, case, *accuracy)
+            found = KERNELS(case)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Operands, "pieces", None)
+                promised = KERNELS(replace(case, max_seqlen=511))
+                longer = KERNELS(replace(case, max_seqlen=512))
+            assert all(torch.equal(promised[name], longer[name]) for name in found)
+            assert_right(lambda _, found=promised: found, case, *accuracy)
+
+
+def check_a_broken_promise_shows() -> None:
+    u, k = torch.randn(1, 2, 700).bfloat16(), torch.randn(2, 300)
+    bounds = torch.tensor([0, 100, 500, 700], dtype=torch.int32)
+    right = fftconv(u, k, cu_seqlens=bounds)
+    found = fftconv(u, k, cu_seqlens=bounds, max_seqlen=300)
+    wrong = found.isnan()
+    assert wrong[..., 400:500].all()
+    assert wrong.sum() == 200
+    torch.testing.assert_close(found[~wrong], right[~wrong], rtol=0.02, atol=0.1)
+    for outside in ([0, 800], [-5, 700], [900, 100]):  # no wait for the device, so no error, but no wild access either
+        assert fftconv(u, k, cu_seqlens=torch.tensor(outside), max_seqlen=300).isnan().all()
+
+
+def check_work_of_packed_sequences() -> None:
+    u, k = torch.randn(1, 2, 10_000).bfloat16(), torch.randn(2, 100)
+    bounds = torch.arange(0, 10_001, 100, dtype=torch.int32)
+    with record_calls() as calls:
+        fftconv(u, k, cu_seqlens=bounds, max_seqlen=100)
+        fftconv(u, k, cu_seqlens=bounds)
+    assert [(call.plan, call.work) for call in calls] == [(256, 2 * 100 * 256)] * 2
 
 
 def leaves_of(case: Case) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ def _operands(dtype: torch.dtype = torch.float64, length: int = 6, d: int = 3) -
 
 
 def _positional(tensors: dict[str, Tensor], bidirectional: bool = False, backend: str = "auto") -> tuple[Any, ...]:
-    return (*tensors.values(), None, None, bidirectional, None, backend)
+    return (*tensors.values(), None, None, bidirectional, None, None, backend)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -75,7 +75,7 @@ def test_opcheck(dtype: torch.dtype) -> None:
         torch.library.opcheck(torch.ops.dnasm.fftconv_backward.default, (dy, *_positional(tensors), needs))
     torch.library.opcheck(torch.ops.dnasm.fftconv.default, _positional(tensors))
     bounds = torch.tensor([0, 2, 6], dtype=torch.int32)
-    packed = (*list(tensors.values())[:2], None, None, None, bounds, None, False, None, "auto")
+    packed = (*list(tensors.values())[:2], None, None, None, bounds, None, False, 4, None, "auto")
     torch.library.opcheck(torch.ops.dnasm.fftconv.default, packed)
 
 

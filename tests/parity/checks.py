@@ -23,12 +23,16 @@ class Case:
     skip: Tensor | None = None
     bidirectional: bool = False
     cu_seqlens: Tensor | None = None
+    max_seqlen: int | None = None
 
     def operands(self) -> dict[str, Tensor]:
         return {name: value for name in OPERANDS if (value := getattr(self, name)) is not None}
 
     def options(self) -> dict[str, object]:
         return {"bidirectional": self.bidirectional, "cu_seqlens": self.cu_seqlens}
+
+    def promises(self) -> dict[str, object]:
+        return {"max_seqlen": self.max_seqlen}
 
     def to(self, device: str) -> "Case":
         moved = {n: v.to(device) for n in (*OPERANDS, "dy", "cu_seqlens") if (v := getattr(self, n)) is not None}
@@ -69,7 +73,7 @@ class Engine:
         """y under "y", and the gradient of every operand under its name."""
         leaves = {name: value.clone().requires_grad_() for name, value in case.to(self.device).operands().items()}
         with record_calls() as calls:
-            y = fftconv(**leaves, **case.to(self.device).options(), backend=self.backend)
+            y = fftconv(**leaves, **case.to(self.device).options(), **case.promises(), backend=self.backend)
             grads = torch.autograd.grad(y, list(leaves.values()), case.dy.to(self.device))
         assert [(c.backend, c.body, c.direction) for c in calls] == [
             (self.backend, self.body, "forward"),
