@@ -1,6 +1,10 @@
 // The kernels of one plan and dtype: compile with -DDNASM_LENGTH=<plan length> -DDNASM_DTYPE=<Dtype>, and for the float32
-// route with -DDNASM_PRECISION=1 (plans up to 16384; that one serves all longer ones).
+// route with -DDNASM_PRECISION=1 (plans up to 16384; that one serves all longer ones). 65536: all plans past one block.
+#if DNASM_LENGTH > 32768
+#include "long.cuh"
+#else
 #include "schedule.cuh"
+#endif
 
 #if !defined(DNASM_PRECISION)
 #define DNASM_PRECISION 0
@@ -15,6 +19,21 @@ constexpr int kChosen = DNASM_DTYPE;
 using Chosen = Precise<DNASM_LENGTH>;
 constexpr Kernels kernels = {Chosen::spectrum_bytes, Chosen::forward_bytes,          Chosen::backward_bytes,
                              Chosen::spectrum,       Chosen::forward<kChosen>, Chosen::backward<kChosen>};
+#elif DNASM_LENGTH > 32768
+using Chosen = Long<Plan<4096>>;
+
+const char* run_forward(const Params& p) {
+  if (!Chosen::full_rows(p)) return Chosen::forward<kChosen, false, true>(p);
+  if (p.in_gate.data || p.out_gate.data) return Chosen::forward<kChosen, true, true>(p);
+  return Chosen::forward<kChosen, true, false>(p);
+}
+const char* run_backward(const Params& p) {
+  if (!Chosen::full_rows(p)) return Chosen::backward<kChosen, false, true>(p);
+  if (p.in_gate.data || p.out_gate.data) return Chosen::backward<kChosen, true, true>(p);
+  return Chosen::backward<kChosen, true, false>(p);
+}
+constexpr Kernels kernels = {Chosen::spectrum_bytes, Chosen::forward_bytes, Chosen::backward_bytes,
+                             Chosen::spectrum,       run_forward,           run_backward};
 #else
 using Chosen = Plan<DNASM_LENGTH>;
 using ChosenBack = Plan<DNASM_LENGTH, DNASM_LENGTH == 8192 ? 16 : Chosen::kWarps>;  // its sums leave room for one block an SM

@@ -5,14 +5,16 @@ namespace dnasm {
 namespace {
 
 constexpr int64_t kSmallestPlan = 256;
-constexpr int kPlans = 8, kDtypes = 3;  // plans of 256 << i
+constexpr int kPlans = 9, kDtypes = 3;  // objects of plans of 256 << i; the last tensor-core one serves all longer plans
+constexpr int64_t kLongObject = kSmallestPlan << (kPlans - 1), kLongestFast = 1 << 20;
 // The float32 route: objects up to 16384 points, the last for all longer plans; 2^22 is where its angles stop being exact.
 constexpr int64_t kWidestObject = 16384, kLongestPrecise = 1 << 22;
 
 Kernels* kernels_of(int64_t plan, int dtype, int precision) {
   static Kernels table[2][kPlans][kDtypes] = {};
   if (dtype < 0 || dtype >= kDtypes || precision < kFast || precision > kPrecise) return nullptr;
-  if (precision == kPrecise && plan > kWidestObject) plan = kWidestObject;
+  const int64_t last = precision == kPrecise ? kWidestObject : kLongObject;
+  if (plan > last) plan = last;
   for (int i = 0; i < kPlans; ++i)
     if (kSmallestPlan << i == plan) return &table[precision][i][dtype];
   return nullptr;
@@ -50,7 +52,7 @@ bool has_kernels(int64_t plan, int dtype, int precision) {
 }
 
 int64_t plan_length(int64_t length, int precision) {
-  const int64_t longest = precision == kPrecise ? kLongestPrecise : kSmallestPlan << (kPlans - 1);
+  const int64_t longest = precision == kPrecise ? kLongestPrecise : kLongestFast;
   for (int64_t plan = kSmallestPlan; plan <= longest; plan *= 2)
     if (length <= plan) return plan;
   return 0;

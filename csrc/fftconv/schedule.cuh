@@ -54,17 +54,20 @@ struct BackwardScratch {
   }
 };
 
-// Whether every row is as long as the plan and made of aligned pairs, and no block meets fewer than it can hold.
-template <class P>
-bool full_rows(const Params& p) {
+// Whether every row is made of aligned pairs.
+inline bool aligned_pairs(const Params& p) {
   const int64_t element = p.dtype == kFloat32 ? 4 : 2, pair = 2 * element;
-  if (p.length != P::kLength || p.batch % P::kSequences) return false;
   for (const Rows* r : {&p.u, &p.in_gate, &p.out_gate, &p.y, &p.dy, &p.du, &p.din_gate, &p.dout_gate}) {
     const int64_t bits = static_cast<int64_t>(reinterpret_cast<uintptr_t>(r->data)) | r->stride_b * element |
                          r->stride_d * element;
     if (r->data && bits % pair) return false;
   }
   return true;
+}
+// Whether every row is as long as the plan and aligned, and no block meets fewer than it can hold.
+template <class P>
+bool full_rows(const Params& p) {
+  return p.length == P::kLength && p.batch % P::kSequences == 0 && aligned_pairs(p);
 }
 
 template <class P>

@@ -47,7 +47,7 @@ template <int kPoints>
 struct Wide {
   static constexpr int kN = kPoints;
   static constexpr int kThreads = kN >= 8192 ? 512 : kN >= 512 ? kN / 16 : 32;
-  static constexpr size_t kSharedBytes = (kN + kN / 16) * sizeof(Complex) + 256;
+  static constexpr size_t kSharedBytes = (kN + kN / 16 + kN / 256) * sizeof(Complex) + 256;
   int splits;
   float* scratch;   // for block_sum
   Complex* points;
@@ -56,7 +56,7 @@ struct Wide {
       : splits(parts),
         scratch(reinterpret_cast<float*>(dynamic_shared())),
         points(reinterpret_cast<Complex*>(dynamic_shared() + 256)) {}
-  static DNASM_DEVICE int padded(int i) { return i + i / 16; }  // rows of 16 would all start in one bank
+  static DNASM_DEVICE int padded(int i) { return i + i / 16 + i / 256; }  // rows would all start in one bank
   DNASM_DEVICE Complex& at(int i) const { return points[padded(i)]; }
   // e(n (s + 1/4) / L); exact up to L = 2^22
   DNASM_DEVICE Complex turn(int n, int s) const {
@@ -65,10 +65,10 @@ struct Wide {
     return cos_sin_pi(static_cast<float>(quarters) / static_cast<float>(2 * length));
   }
   DNASM_SHARED_CODE static int radix(int size) { return size < 16 ? size : 16; }
-  // m' at position i: the digits, reversed.
-  static DNASM_DEVICE int frequency(int i) {
+  // m' at position i of `points`: the digits, reversed.
+  static DNASM_DEVICE int frequency(int i, int points = kN) {
     int m = 0, unit = 1;
-    for (int size = kN; size > 1; size /= radix(size)) {
+    for (int size = points; size > 1; size /= radix(size)) {
       const int stride = size / radix(size);
       m += i / stride * unit, i %= stride, unit *= radix(size);
     }

@@ -204,7 +204,7 @@ def test_rounded_matrices_leave_the_gain_alone(objects: Path, length: int) -> No
 
 
 def test_what_is_not_possible_is_said(bf16: Kernels) -> None:
-    case = noise_case(1, 1, 32769, 8, BF16, gates="")
+    case = noise_case(1, 1, (1 << 24) + 1, 8, BF16, gates="")
     with pytest.raises(KernelError, match="length"):
         bf16.spectrum(make_params(**case.operands()), case.u.device)
     half = noise_case(1, 1, 300, 8, torch.float16, gates="")

@@ -47,8 +47,11 @@ def test_float32(length: int, taps: str) -> None:
     assert_right(KERNELS, noise(1, 3, length, length if taps == "all" else length // 3 + 1))
 
 
-def test_16_bit_signals_past_the_tensor_cores_take_the_float32_kernels() -> None:
-    assert_right(KERNELS, noise(2, 3, 40_000, 40_000, dtype=torch.bfloat16))
+@pytest.mark.parametrize("length", [32769, 65536, 131_079, 1 << 20])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_past_one_block(length: int, bidirectional: bool) -> None:
+    case = noise(2, 3, length, length, bidirectional=bidirectional, dtype=torch.bfloat16)
+    assert_right(KERNELS, case, INTERNAL, FILTER)
 
 
 def test_packed_sequences_do_not_see_each_other() -> None:

@@ -1,0 +1,173 @@
+// The inner transforms of long sequences: one row of the last outer level, complex, for each block, in place in scratch.
+#pragma once
+
+#include "kernel.cuh"
+#include "outer.cuh"
+
+namespace dnasm {
+
+struct InnerWork {
+  SpectrumLayout layout;
+  Level level;              // the outer level that the rows come from
+  int rows;                 // of a sequence
+  int blocks, block_shift;  // of columns under one exponent each: how many, and log2 of how wide
+  int64_t sequence;         // the first one of this launch
+  Scratch x;
+};
+
+template <class P>
+struct InnerWorker {
+  static_assert(P::kR1 == 16 && !P::kDirect);
+  using R = typename P::Rows;
+  static constexpr int kMostBlocks = P::kLength / 32;  // of columns
+  static constexpr size_t kSharedBytes = P::kSharedBytes + 4 * kMostBlocks;
+
+  Transform<P> transform;
+  const InnerWork& work;
+  int column, row;  // this lane's first element; this block's row
+  const Quad* filter;
+
+  DNASM_DEVICE InnerWorker(const Params& p, const InnerWork& w, int64_t channel, int which_row) : work(w), row(which_row) {
+    const int lane = thread_index() % 32;
+    transform = {lane, thread_index() / 32, dynamic_shared(), w.layout.tables(p) + lane};
+    column = P::lane_column(lane) + P::unit_column(transform.first_tile());
+    filter = reinterpret_cast<const Quad*>(w.layout.channel(p, channel)) +
+             (static_cast<int64_t>(row) * P::kTiles + transform.first_tile()) * 64 + lane;
+  }
+  // What brings columns of a block under the scale of their row, as pairs of halves in shared memory; that scale.
+  DNASM_DEVICE uint32_t* ratios() const { return reinterpret_cast<uint32_t*>(dynamic_shared() + P::kSharedBytes); }
+  DNASM_DEVICE int find_ratios(const Scratch& x, int64_t sequence) const {
+    const uint32_t* exponents = x.exponents + sequence * work.blocks;
+    const int most = static_cast<int>(row_maximum(exponents, work.blocks));
+    for (int i = thread_index(); i < work.blocks; i += P::kThreads) {
+      const float ratio = power_of_two(static_cast<int>(exponents[i]) - most);
+      ratios()[i] = pack_half2(ratio, ratio);
+    }
+    sync_block();
+    return exponent_of(static_cast<uint32_t>(most));
+  }
+  DNASM_DEVICE Tile load(const char* at, int unit) const {
+    WordPair words[4];
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      const int offset = P::unit_column(unit) + P::word_column(w);
+      words[w] = *reinterpret_cast<const WordPair*>(at + offset * 4);
+      const uint32_t ratio = ratios()[(column + offset) >> work.block_shift];
+      words[w].re = mul_half2(words[w].re, ratio), words[w].im = mul_half2(words[w].im, ratio);
+    }
+    return join_rows(words);
+  }
+  // The row's spectrum, seen by visit(i, tile), and if `back`, from there into scratch again. find_ratios comes before.
+  template <class Visit>
+  DNASM_DEVICE void run(const Scratch& x_rows, int64_t sequence, bool back, const Visit& visit) const {
+    char* at = x_rows.rows + ((sequence * work.rows + row) * P::kLength + column) * 4;
+    DNASM_UNROLL_ONCE
+    for (int i = 0; i < P::kUnits; i += 2) {
+      Tile x[2] = {load(at, i), load(at, i + 1)};
+      DftMatrix first{transform.table(R::kFirst), transform.table(R::kFirst + 1), {}};
+      DNASM_UNROLL
+      for (int w = 0; w < 4; ++w) first.neg_im.w[w] = neg_half2(first.im.w[w]);
+      DNASM_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        x[k] = product<false>(first, x[k]).rounded();
+        const int table = R::kOuterForward + 2 * (transform.first_tile() + i + k);
+        if (P::kR2 == 1) multiply<false>(x[k], transform.table(table), transform.table(table + 1));
+        transform.store_first(i + k, x[k]);
+      }
+    }
+    transform.sync_team();
+    if constexpr (P::kR2 > 1) transform.template middle<false>(), transform.sync_team();
+    transform.inner(back, visit);
+    if (!back) return;
+    if constexpr (P::kR2 > 1) transform.sync_team(), transform.template middle<true>();
+    transform.sync_team();
+    const Complex next = turn(256), eight = turn(8 * 256), side = turn(1);
+    DNASM_UNROLL_ONCE
+    for (int i = 0; i < P::kUnits; ++i) last(at, i, next, eight, side);
+  }
+  // e(-n (s + 1/4 - R/4) / L): the outer level's twiddle, on its way back.
+  DNASM_DEVICE Complex turn(int n) const { return conjugate(work.level.turn(n, row)); }
+
+  // Stage 1's adjoint on unit i, times the outer level's turns.
+  DNASM_DEVICE void last(char* at, int i, Complex next, Complex eight, Complex side) const {
+    uint32_t re[4], im[4];
+    transform.load_last(i, re, im);
+    const Quad cos = transform.table(R::kFirst + 2), sin = transform.table(R::kFirst + 3);
+    float z_re[2][4] = {}, z_im[2][4] = {};
+    DNASM_UNROLL
+    for (int nt = 0; nt < 2; ++nt) {
+      mma_16816(z_re[nt], re, cos.w[2 * nt], cos.w[2 * nt + 1]);
+      mma_16816(z_im[nt], im, cos.w[2 * nt], cos.w[2 * nt + 1]);
+      mma_16816(z_re[nt], im, sin.w[2 * nt], sin.w[2 * nt + 1]);
+      mma_16816(z_im[nt], re, neg_half2(sin.w[2 * nt]), neg_half2(sin.w[2 * nt + 1]));
+    }
+    Complex rows[4];
+    rows[0] = turn(column + P::unit_column(i));
+    rows[1] = rows[0] * next, rows[2] = rows[0] * eight, rows[3] = rows[1] * eight;
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) {  // row 2 q + w % 2 + 8 (w / 2), columns 2 g and 2 g + 1
+      const int nt = w / 2, c = w % 2;
+      const Complex a = Complex{z_re[nt][c], z_im[nt][c]} * rows[w];
+      const Complex b = Complex{z_re[nt][2 + c], z_im[nt][2 + c]} * (rows[w] * side);
+      *reinterpret_cast<WordPair*>(at + (P::unit_column(i) + P::word_column(w)) * 4) = {pack_half2(a.re, b.re),
+                                                                                      pack_half2(a.im, b.im)};
+    }
+  }
+  template <bool kConjugate>
+  DNASM_DEVICE void multiply_filter(int unit, Tile& x) const {
+    multiply<kConjugate>(x, load_table(filter + unit * 64), load_table(filter + unit * 64 + 32));
+  }
+};
+
+// Pass B: each row's convolution with the filter's.
+template <class P>
+DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) inner_forward_kernel(const Params p, const InnerWork work) {
+  const int64_t sequence = block_index() / work.rows;
+  const InnerWorker<P> me(p, work, (work.sequence + sequence) / p.batch, block_index() % work.rows);
+  me.find_ratios(work.x, sequence);
+  me.run(work.x, sequence, true, [&](int i, Tile& x) { me.template multiply_filter<false>(i, x); });
+}
+
+// Pass B of backward: x's spectrum X, back through K where the output's gate wants it; g's spectrum G, the filter's
+// gradient's sum of G conj X over sequences, and back through conj K. A block takes one row of a channel's sequences.
+struct InnerBackWork {
+  InnerWork inner;
+  Scratch g;
+  int batch, chunks;  // sequences of a channel in this launch; blocks that share them
+  float* partial;     // [channel][chunk][row], see FilterGradient
+  bool first;         // the channel's first launch
+};
+
+template <class P>
+DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) inner_backward_kernel(const Params p, const InnerBackWork work) {
+  using B = Backward<P>;
+  const int row = block_index() % work.inner.rows, chunk = block_index() / work.inner.rows % work.chunks;
+  const int channel = block_index() / work.inner.rows / work.chunks;  // of this launch
+  const InnerWorker<P> me(p, work.inner, work.inner.sequence / p.batch + channel, row);
+  const int lane = me.transform.lane, first_tile = me.transform.first_tile();
+  char* shared = dynamic_shared() + InnerWorker<P>::kSharedBytes;
+  FilterGradient<P> dk;
+  dk.saved = reinterpret_cast<Quad*>(shared) + first_tile * 64 + lane;
+  dk.sums = reinterpret_cast<Quad*>(shared + 4 * P::kLength) + first_tile * 128 + lane;
+  dk.out = reinterpret_cast<Quad*>(work.partial + block_index() * B::kPartialFloats) + first_tile * 128 + lane;
+  for (int j = 0; !work.first && j < 4 * P::kUnits; ++j) dk.sums[32 * j] = dk.out[32 * j];
+  bool first = work.first;
+  for (int b = chunk; b < work.batch; b += work.chunks) {
+    const int64_t sequence = static_cast<int64_t>(channel) * work.batch + b;
+    const int x_exponent = me.find_ratios(work.inner.x, sequence);
+    const bool gate_gradient = p.dout_gate.data;
+    me.run(work.inner.x, sequence, gate_gradient, [&](int i, Tile& x) {
+      dk.save(i, x);
+      if (gate_gradient) me.template multiply_filter<false>(i, x);
+    });
+    const float factor = power_of_two(me.find_ratios(work.g, sequence) + x_exponent);
+    me.run(work.g, sequence, true, [&](int i, Tile& g) {
+      dk.accumulate(i, g, factor, first);
+      me.template multiply_filter<true>(i, g);
+    });
+    first = false;
+  }
+  dk.finish();
+}
+
+}  // namespace dnasm

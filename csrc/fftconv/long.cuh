@@ -1,0 +1,186 @@
+// Host code of plans past one block: how sequences are cut into groups whose scratch stays in the L2 cache.
+#pragma once
+
+#include "inner.cuh"
+#include "result.cuh"
+#include "schedule.cuh"
+#include "wide_outer.cuh"
+
+namespace dnasm {
+
+#if !defined(DNASM_RING_BYTES)
+#define DNASM_RING_BYTES (24 << 20)
+#endif
+
+template <class P>
+DNASM_KERNEL(128, 1) long_table_kernel(const Params p, const Level level) {
+  const int row = block_index() * 4 + thread_index() / 32, lane = thread_index() % 32, of_level = row - P::Rows::kRows;
+  Quad* tables = static_cast<Quad*>(p.spectrum);
+  if (of_level < 0) write_table_row<P>(tables, row, lane);
+  if (of_level < 0 || of_level >= level.table_rows()) return;
+  Quad quad;
+  for (int w = 0; w < 4; ++w)
+    quad.w[w] = pack_half2(level.entry_of(of_level, w, 0, lane).value(), level.entry_of(of_level, w, 1, lane).value());
+  tables[row * 32 + lane] = quad;
+}
+
+// Everything a launch needs to know of a long plan with inner transforms of plan P.
+template <class P>
+struct Long {
+  int64_t length, group, channels_at_once;
+  Level level;
+  SpectrumLayout layout;
+  size_t bounds_at, staging_at, spectrum_size;
+  int spectrum_top;
+
+  explicit Long(const Params& p) : length(plan_length(p.length, kFast)) {
+    level = make_level(length, static_cast<int>(length / P::kLength));
+    layout = spectrum_layout<P>(p);
+    layout.table_bytes += level.table_rows() * 512;
+    layout.channel_bytes = 4 * length;
+    int bits = 0;
+    while (length >> bits > 1) ++bits;
+    spectrum_top = 11 - (bits + 1) / 2;  // no product of two spectra passes fp16's largest number
+    channels_at_once = at_most(p.channels, 8 * length);
+    bounds_at = static_cast<size_t>(layout.table_bytes + layout.exponent_bytes + p.channels * layout.channel_bytes);
+    staging_at = round_up(bounds_at + static_cast<size_t>(channels_at_once) * 4 * staging(nullptr).blocks());
+    spectrum_size = staging_at + static_cast<size_t>(channels_at_once * 8 * length);
+    group = at_most(p.batch * p.channels, 4 * length);
+  }
+  static int64_t at_most(int64_t count, int64_t bytes_each) {
+    const int64_t fit = (DNASM_RING_BYTES) / bytes_each;
+    return fit < 1 ? 1 : fit < count ? fit : count;
+  }
+  FilterStaging<P> staging(const Params* p) const {
+    FilterStaging<P> work{{level.radix, 1, length}, 0, nullptr, nullptr, spectrum_top};
+    if (p) {
+      work.bounds = reinterpret_cast<float*>(static_cast<char*>(p->spectrum) + bounds_at);
+      work.rows = reinterpret_cast<Complex*>(static_cast<char*>(p->spectrum) + staging_at);
+    }
+    return work;
+  }
+  OuterWork outer(const Params& p, const Scratch& scratch) const {
+    const Quad* tables = static_cast<const Quad*>(p.spectrum);
+    return {level, tables + P::Rows::kFirst * 32, tables + P::Rows::kRows * 32, 0, scratch};
+  }
+  InnerWork inner(const Scratch& x) const { return {layout, level, level.radix, level.blocks(), level.tile_shift + 4, 0, x}; }
+  Scratch scratch(const Params& p, size_t at) const {  // of a group, from byte `at` on
+    char* rows = static_cast<char*>(p.scratch) + at;
+    return {rows, reinterpret_cast<uint32_t*>(rows + group * 4 * length)};
+  }
+  size_t scratch_bytes() const { return round_up(static_cast<size_t>(group) * (4 * static_cast<size_t>(length + level.blocks()))); }
+  float gain() const { return 1 / P::kGain; }
+  // Where radix 2 or 8 is among the stages, spectra are shorter by sqrt(2) than unitary ones.
+  float gradient_scale() const { return (level.second == 2 || level.second == 8 ? 2.0f : 1.0f) * gain(); }
+  static bool full_rows(const Params& p) { return p.length == plan_length(p.length, kFast) && aligned_pairs(p); }
+
+  static size_t spectrum_bytes(const Params& p) { return Long(p).spectrum_size; }
+  static size_t forward_bytes(const Params& p) { return Long(p).scratch_bytes(); }
+
+  static const char* spectrum(const Params& p) {
+    using W = Wide<P::kLength>;
+    const Long plan(p);
+    const int rows = P::Rows::kRows + plan.level.table_rows();
+    if (const char* text = launch(long_table_kernel<P>, {(rows + 3) / 4, 128, 0, p.stream}, p, plan.level)) return text;
+    FilterStaging<P> work = plan.staging(&p);
+    for (; work.channel < p.channels; work.channel += plan.channels_at_once) {
+      const int64_t left = p.channels - work.channel, now = left < plan.channels_at_once ? left : plan.channels_at_once;
+      const LaunchShape columns{now * work.blocks(), WideColumns::kThreads, WideColumns::kSharedBytes, p.stream};
+      if (const char* text = launch(filter_columns_kernel<P>, columns, p, work)) return text;
+      const LaunchShape inner{now * plan.level.radix, W::kThreads, W::kSharedBytes, p.stream};
+      if (const char* text = launch(filter_rows_kernel<P>, inner, p, work, plan.layout)) return text;
+    }
+    return nullptr;
+  }
+
+  LaunchShape outside(const Params& p, int64_t sequences) const {
+    return {sequences * level.blocks(), OuterPlan::kThreads, level.shared_bytes(), p.stream};
+  }
+
+  template <int kDtype, bool kFull, bool kGated>
+  static const char* forward(const Params& p) {
+    const Long plan(p);
+    const Scratch scratch = plan.scratch(p, 0);
+    OuterWork outer = plan.outer(p, scratch);
+    InnerWork inner = plan.inner(scratch);
+    const int64_t sequences = p.batch * p.channels;
+    for (int64_t first = 0; first < sequences; first += plan.group) {
+      const int64_t now = sequences - first < plan.group ? sequences - first : plan.group;
+      outer.sequence = inner.sequence = first;
+      const LaunchShape outside = plan.outside(p, now);
+      const LaunchShape inside{now * plan.level.radix, P::kThreads, InnerWorker<P>::kSharedBytes, p.stream};
+      const char* text = launch(outer_forward_kernel<kDtype, kFull, kGated>, outside, p, outer, p.u, p.in_gate);
+      if (!text) text = launch(inner_forward_kernel<P>, inside, p, inner);
+      const ResultWork result{outer, plan.layout, plan.gain(), nullptr};
+      if (!text) text = launch(output_kernel<kDtype, kFull, kGated>, outside, p, result, p.out_gate, p.y);
+      if (text) return text;
+    }
+    return nullptr;
+  }
+
+  // Backward's groups: whole channels, or part of one channel's batch.
+  struct BackwardPlan {
+    int64_t channels, batch;  // of a group
+    int chunks;               // blocks that share a row of a channel's sequences
+    size_t g_at, partial_at, skip_at, bytes;
+    BackwardPlan(const Params& p, Long& plan) {
+      plan.group = at_most(p.batch * p.channels, 4 * plan.length);
+      batch = plan.group < p.batch ? plan.group : p.batch;
+      channels = plan.group / batch;
+      plan.group = channels * batch;
+      const int64_t blocks = channels * plan.level.radix, wanted = (528 + blocks - 1) / blocks;
+      chunks = static_cast<int>(wanted < batch ? wanted : batch);
+      g_at = plan.scratch_bytes(), partial_at = 2 * g_at;
+      skip_at = partial_at + static_cast<size_t>(channels * chunks * 8 * plan.length);
+      bytes = skip_at + static_cast<size_t>(p.batch * p.channels * plan.level.blocks()) * 4;
+    }
+  };
+  static size_t backward_bytes(const Params& p) {
+    Long plan(p);
+    return BackwardPlan(p, plan).bytes;
+  }
+
+  template <int kDtype, bool kFull, bool kGated>
+  static const char* backward(const Params& p) {
+    Long plan(p);
+    const BackwardPlan back(p, plan);
+    const Scratch x = plan.scratch(p, 0), g = plan.scratch(p, back.g_at);
+    float* partial = reinterpret_cast<float*>(static_cast<char*>(p.scratch) + back.partial_at);
+    float* skip_sums = reinterpret_cast<float*>(static_cast<char*>(p.scratch) + back.skip_at);
+    for (int64_t channel = 0; channel < p.channels; channel += back.channels) {
+      const int64_t channels = p.channels - channel < back.channels ? p.channels - channel : back.channels;
+      for (int64_t b = 0; b < p.batch; b += back.batch) {
+        const int64_t batch = p.batch - b < back.batch ? p.batch - b : back.batch;
+        OuterWork of_x = plan.outer(p, x), of_g = plan.outer(p, g);
+        of_x.sequence = of_g.sequence = channel * p.batch + b;
+        InnerBackWork inner{plan.inner(x), g, static_cast<int>(batch), back.chunks, partial, b == 0};
+        inner.inner.sequence = of_x.sequence;
+        const LaunchShape outside = plan.outside(p, channels * batch);
+        const LaunchShape inside{channels * back.chunks * plan.level.radix, P::kThreads,
+                                 InnerWorker<P>::kSharedBytes + 12 * P::kLength, p.stream};
+        const char* text = launch(outer_forward_kernel<kDtype, kFull, kGated>, outside, p, of_x, p.u, p.in_gate);
+        if (!text) text = launch(outer_forward_kernel<kDtype, kFull, kGated>, outside, p, of_g, p.dy, p.out_gate);
+        if (!text) text = launch(inner_backward_kernel<P>, inside, p, inner);
+        const ResultWork on_x{of_x, plan.layout, plan.gain(), nullptr}, on_g{of_g, plan.layout, plan.gain(), skip_sums};
+        if (!text && p.dout_gate.data)
+          text = launch(output_kernel<kDtype, kFull, kGated>, outside, p, on_x, p.dy, p.dout_gate);
+        if (!text) text = launch(input_gradient_kernel<kDtype, kFull, kGated>, outside, p, on_g);
+        if (text) return text;
+      }
+      if (!p.dk && !p.dskip) continue;
+      const int64_t skip_partials = p.batch * plan.level.blocks();
+      const GradientWork work{{plan.level.radix, 1, plan.length}, channel, back.chunks, partial, plan.gradient_scale(),
+                              skip_sums, static_cast<int>(skip_partials)};
+      using W = Wide<P::kLength>;
+      const LaunchShape rows{channels * plan.level.radix, W::kThreads, W::kSharedBytes, p.stream};
+      const LaunchShape columns{channels * plan.staging(nullptr).blocks(), WideColumns::kThreads, WideColumns::kSharedBytes,
+                                p.stream};
+      const char* text = p.dk ? launch(gradient_rows_kernel<P>, rows, work) : nullptr;
+      if (!text) text = launch(gradient_columns_kernel<P>, columns, p, work);
+      if (text) return text;
+    }
+    return nullptr;
+  }
+};
+
+}  // namespace dnasm

@@ -1,0 +1,297 @@
+// What stands outside one block: transforms of length L = R S by a right-angle transform of R rows down every column.
+//
+// Element n = n1 S + r, frequency m = s + R m': row s holds z_s[r] = e(r (s + 1/4 - R/4) / L) sum_n1 x[n1 S + r]
+// e(n1 (s + 1/4) / R), and frequency m is z_s's own right-angle transform at m'. So the next level, or the inner
+// transform of one block, begins where this one ends, with the quarter in it. R = 16 Rb: first 16 rows n1 = n1' Rb + n2
+// at each n2, with the matrix of every plan; then, through shared memory, Rb rows n2 at each m1, whose matrix
+// e(n2 (s + 1/4) / R), s = m1 + 16 m2, has the twiddle in it. Row m1 Rb + m2 of scratch holds s.
+//
+// A block takes all rows of some columns: 8,192 complex numbers, four units of 16 rows by 16 columns for each warp. Scratch
+// holds a row's neighbours r, r + 1 as two words: re, re and im, im, in fp16.
+#pragma once
+
+#include "io.cuh"
+#include "wide.cuh"
+
+namespace dnasm {
+
+// What gather_row asks of a plan.
+struct OuterPlan {
+  static constexpr int kWarps = 8, kThreads = 256, kTeam = 8, kUnits = 4, kRows = 1, kElements = kThreads * 32;
+  static constexpr bool kParked = false, kDirect = false;
+  DNASM_SHARED_CODE static int row_of(int) { return 0; }
+};
+
+struct Level {
+  int radix, second, columns;  // R = 16 second, S
+  int tile_shift;              // log2 of the 16-column tiles of a block
+  DNASM_SHARED_CODE int block_columns() const { return 16 << tile_shift; }
+  DNASM_SHARED_CODE int blocks() const { return columns >> (tile_shift + 4); }
+  DNASM_SHARED_CODE int frequency(int row) const { return row / second + 16 * (row % second); }
+  // e(column (s + 1/4 - R/4) / L) of a row; the turn's fraction is exact.
+  DNASM_DEVICE Complex turn(int column, int row) const {
+    const uint32_t quarters = static_cast<uint32_t>(column) * static_cast<uint32_t>(4 * frequency(row) + 1 - radix);
+    const uint32_t whole = 4u * static_cast<uint32_t>(radix) * static_cast<uint32_t>(columns);
+    return cos_sin_pi(static_cast<float>(quarters & (whole - 1)) / static_cast<float>(whole / 2));
+  }
+  // Shared memory: rows 16 bytes apart modulo 128, whether they are neighbours or `second` apart; re, then im.
+  DNASM_SHARED_CODE int row_at(int row) const { return row * (4 * block_columns() + 16) + row / second * 16; }
+  DNASM_SHARED_CODE int maxima_at() const { return second == 1 ? 0 : row_at(radix); }
+  DNASM_SHARED_CODE size_t shared_bytes() const { return static_cast<size_t>(maxima_at()) + 64; }
+
+  // The tables of the second stage: for each 16 rows, re, im, -im forward and the same for the way back, transposed.
+  DNASM_SHARED_CODE int table_rows() const { return second == 1 ? 0 : radix / 16 * 6; }
+  DNASM_DEVICE Entry entry_of(int row, int w, int h, int lane) const {
+    const int i = row / 6 * 16 + lane / 4 + 8 * (w % 2), j = row / 6 * 16 + lane % 4 * 2 + h + 8 * (w / 2);
+    if (i / second != j / second) return {2, 0, 0};
+    const bool back = row % 6 >= 3;
+    int bits = 0;  // a power of two each way, together 1 / second
+    while (second >> bits > 1) ++bits;
+    const int part = row % 3 == 2 ? -1 : row % 3, n2 = (back ? i : j) % second, at = back ? j : i;
+    return entry(part, static_cast<int64_t>(n2) * (4 * frequency(at) + 1), 4 * radix,
+                 power_of_two(back ? -(bits / 2) : bits / 2 - bits));
+  }
+};
+
+inline Level make_level(int64_t length, int radix) {
+  Level level{radix, radix / 16, static_cast<int>(length / radix), 0};
+  while (16 << level.tile_shift < OuterPlan::kElements / radix) ++level.tile_shift;
+  return level;
+}
+
+// Complex sums of 16 rows by 16 columns: [columns of slots 0-7, 8-15][fragment C].
+struct Sums {
+  float re[2][4] = {}, im[2][4] = {};
+  DNASM_DEVICE Tile rounded() const {
+    Tile x;
+    DNASM_UNROLL
+    for (int nt = 0; nt < 2; ++nt) round_to(x.re, nt, re[nt]), round_to(x.im, nt, im[nt]);
+    return x;
+  }
+};
+
+// d times x, or its conjugate.
+template <bool kConjugate>
+DNASM_DEVICE Sums product(const DftMatrix& d, const Tile& x) {
+  Sums out;
+  DNASM_UNROLL
+  for (int nt = 0; nt < 2; ++nt) {
+    mma_16816(out.re[nt], d.re.w, x.re[nt], x.re[nt + 2]);
+    mma_16816(out.im[nt], d.re.w, x.im[nt], x.im[nt + 2]);
+    mma_16816(out.re[nt], kConjugate ? d.im.w : d.neg_im.w, x.im[nt], x.im[nt + 2]);
+    mma_16816(out.im[nt], kConjugate ? d.neg_im.w : d.im.w, x.re[nt], x.re[nt + 2]);
+  }
+  return out;
+}
+
+// The halves of two words, as stage 1 wants them: rows side by side.
+DNASM_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
+DNASM_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
+
+struct alignas(8) WordPair {
+  uint32_t re, im;
+};
+// A right operand from the column pairs of rows 2q, 2q + 1, 2q + 8, 2q + 9.
+DNASM_DEVICE Tile join_rows(const WordPair (&rows)[4]) {
+  Tile x;
+  DNASM_UNROLL
+  for (int k = 0; k < 2; ++k) {
+    const WordPair &a = rows[2 * k], &b = rows[2 * k + 1];
+    x.re[2 * k] = low_halves(a.re, b.re), x.re[2 * k + 1] = high_halves(a.re, b.re);
+    x.im[2 * k] = low_halves(a.im, b.im), x.im[2 * k + 1] = high_halves(a.im, b.im);
+  }
+  return x;
+}
+
+// Sequences in scratch, from the first one of a launch on: rows, and what their columns were rounded under.
+struct Scratch {
+  char* rows;           // 4 L bytes a sequence
+  uint32_t* exponents;  // [sequence][blocks of columns]
+};
+
+// What a launch of an outer pass adds to its Params. Sequences are numbered channel by channel.
+struct OuterWork {
+  Level level;
+  const Quad *first, *second;  // tables: stage 1 of every plan, and this level's
+  int64_t sequence;            // the first one of this launch
+  Scratch scratch;
+};
+
+// One thread's place in a block of an outer pass.
+struct OuterWorker {
+  const OuterWork& work;
+  int lane, warp, block, column;  // block of columns, and its first column
+  int64_t sequence;               // of this launch
+
+  explicit DNASM_DEVICE OuterWorker(const OuterWork& w) : work(w) {
+    lane = thread_index() % 32, warp = thread_index() / 32;
+    sequence = block_index() / w.level.blocks();
+    block = block_index() % w.level.blocks();
+    column = block * w.level.block_columns();
+  }
+  DNASM_DEVICE int g() const { return lane / 4; }
+  DNASM_DEVICE int q() const { return lane % 4; }
+  // Unit i of this warp: which 16 rows, and which 16 columns.
+  DNASM_DEVICE int group(int i) const { return (warp * OuterPlan::kUnits + i) >> work.level.tile_shift; }
+  DNASM_DEVICE int tile(int i) const { return (warp * OuterPlan::kUnits + i) & ((1 << work.level.tile_shift) - 1); }
+  DNASM_DEVICE Quad table(const Quad* from, int row) const { return load_table(from + 32 * row + lane); }
+  DNASM_DEVICE DftMatrix matrix(const Quad* from, int row) const {
+    return {table(from, row), table(from, row + 1), table(from, row + 2)};
+  }
+  // Stage 1's matrix on the way back, a left operand too: a right one's words, in their own order.
+  DNASM_DEVICE Quad back_table(int row) const {
+    const Quad r = table(work.first, row);
+    return {{r.w[0], r.w[2], r.w[1], r.w[3]}};
+  }
+  // A unit's fragment into shared memory and, as a right operand, out of it; rows `from` + `step` k.
+  DNASM_DEVICE void store(const Tile& x, int from, int step, int t) const {
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      char* at = dynamic_shared() + work.level.row_at(from + step * (g() + 8 * (w % 2))) + t * 32 + w / 2 * 16 + q() * 4;
+      store_word(at, x.re[w]);
+      store_word(at + 2 * work.level.block_columns(), x.im[w]);
+    }
+  }
+  DNASM_DEVICE Tile load(int from, int step, int t) const {
+    Tile x;
+    const char* at = dynamic_shared() + work.level.row_at(from + step * (lane % 8 + lane / 16 * 8)) + t * 32 + lane / 8 % 2 * 16;
+    ldmatrix_trans(x.re, at);
+    ldmatrix_trans(x.im, at + 2 * work.level.block_columns());
+    return x;
+  }
+  // To scratch: row i's columns 4 q to 4 q + 3 of tile t, times their turns.
+  DNASM_DEVICE void finish(const Sums& sums, int rows, int t) const {
+    char* to = work.scratch.rows + sequence * (4ll * work.level.radix * work.level.columns);
+    const int at = column + t * 16 + q() * 4;
+    DNASM_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const int row = rows + g() + 8 * h;
+      const Complex step = work.level.turn(1, row);
+      Complex turn = work.level.turn(at, row), z[4];
+      DNASM_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        z[j] = Complex{sums.re[j % 2][2 * h + j / 2], sums.im[j % 2][2 * h + j / 2]} * turn;
+        if (j < 3) turn = turn * step;
+      }
+      *reinterpret_cast<Quad*>(to + (static_cast<int64_t>(row) * work.level.columns + at) * 4) = {
+          {pack_half2(z[0].re, z[1].re), pack_half2(z[0].im, z[1].im), pack_half2(z[2].re, z[3].re),
+           pack_half2(z[2].im, z[3].im)}};
+    }
+  }
+  // Stage 1's sums of unit i on their way: to scratch if there is no second stage, else through shared memory.
+  DNASM_DEVICE void pass_on(const Sums& sums, int i) const {
+    if (work.level.second == 1) finish(sums, 0, tile(i));
+    else store(sums.rounded(), group(i), work.level.second, tile(i));
+  }
+  DNASM_DEVICE void second_stage() const {
+    if (work.level.second == 1) return;
+    sync_block();
+    DNASM_UNROLL_ONCE
+    for (int i = 0; i < OuterPlan::kUnits; ++i) {
+      const Tile x = load(16 * group(i), 1, tile(i));
+      finish(product<false>(matrix(work.second, 6 * group(i)), x), 16 * group(i), tile(i));
+    }
+  }
+};
+
+// A row's largest exponent from those of its blocks of columns, and what its elements were rounded under.
+DNASM_DEVICE uint32_t row_maximum(const uint32_t* exponents, int count) {
+  uint32_t most = 0;
+  for (int i = thread_index() % 32; i < count; i += 32) most = exponents[i] > most ? exponents[i] : most;
+  return warp_max(most);
+}
+DNASM_DEVICE int exponent_of(uint32_t most) { return static_cast<int>(most) - 127 - kTop; }
+
+// Rows of one sequence of a tensor.
+template <int kDtype, bool kFull>
+DNASM_DEVICE Row<kDtype, kFull> tensor_row(const Params& p, const Rows& tensor, int64_t sequence, int column) {
+  using Scalar = typename Element<kDtype>::Scalar;
+  const int64_t d = sequence / p.batch, b = sequence % p.batch;
+  Scalar* at = static_cast<Scalar*>(tensor.data);
+  if (at) at += b * tensor.stride_b + d * tensor.stride_d + column;
+  return {at, static_cast<int>(p.length) - column};
+}
+
+// Pass A: x = in_gate u of a tensor, or for backward out_gate dy, to the rows of the first level.
+template <int kDtype, bool kFull, bool kGated>
+DNASM_KERNEL(OuterPlan::kThreads, 2)
+outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, const Rows gate) {
+  using E = Element<kDtype>;
+  const OuterWorker me(work);
+  const Level& level = work.level;
+  const bool gated = kGated && gate.data;
+  Operand<OuterPlan> x;
+  gather_row(x, reinterpret_cast<uint32_t*>(dynamic_shared() + level.maxima_at()), 0, [&](int unit, float(&v)[8]) {
+    const int column = me.column + me.tile(unit) * 16 + 2 * me.g();
+    const auto a = tensor_row<kDtype, kFull>(p, tensor, work.sequence + me.sequence, column);
+    const auto b = tensor_row<kDtype, kFull>(p, kGated ? gate : tensor, work.sequence + me.sequence, column);
+    typename E::Pair pairs[4], factors[4];
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      const int n = ((2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(unit)) * level.columns;
+      pairs[w] = a.load(n);
+      if (gated) factors[w] = b.load(n);
+    }
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      v[sum_index(w, 0)] = E::low(pairs[w]) * (gated ? E::low(factors[w]) : 1.0f);
+      v[sum_index(w, 1)] = E::high(pairs[w]) * (gated ? E::high(factors[w]) : 1.0f);
+    }
+  });
+  if (thread_index() == 0) work.scratch.exponents[me.sequence * level.blocks() + me.block] = x.most[0];
+  const Quad re = me.table(work.first, 0), im = me.table(work.first, 1);
+  DNASM_UNROLL
+  for (int i = 0; i < OuterPlan::kUnits; ++i) {
+    const Quad words = x.words(i);
+    Sums sums;
+    DNASM_UNROLL
+    for (int nt = 0; nt < 2; ++nt) {
+      mma_16816(sums.re[nt], re.w, words.w[nt], words.w[nt + 2]);
+      mma_16816(sums.im[nt], im.w, words.w[nt], words.w[nt + 2]);
+    }
+    me.pass_on(sums, i);
+  }
+  me.second_stage();
+}
+
+// The way back to a tensor's elements, real: emit(column, n, sums) of elements n + column to n + column + 3.
+template <class Emit>
+DNASM_DEVICE void outer_inverse(const OuterWork& work, const Emit& emit) {
+  const OuterWorker me(work);
+  const Level& level = work.level;
+  const char* from = work.scratch.rows + me.sequence * (4ll * level.radix * level.columns);
+  const Quad re = me.back_table(2), im = me.back_table(3);
+  const auto last = [&](const Tile& x, int i) {
+    float c[2][4] = {};
+    DNASM_UNROLL
+    for (int nt = 0; nt < 2; ++nt) {
+      mma_16816(c[nt], re.w, x.re[nt], x.re[nt + 2]);
+      mma_16816(c[nt], im.w, x.im[nt], x.im[nt + 2]);
+    }
+    DNASM_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const int row = (me.g() + 8 * h) * level.second + me.group(i), column = me.column + me.tile(i) * 16 + me.q() * 4;
+      const float v[4] = {c[0][2 * h], c[1][2 * h], c[0][2 * h + 1], c[1][2 * h + 1]};
+      emit(column, row * level.columns, v);
+    }
+  };
+  DNASM_UNROLL
+  for (int i = 0; i < OuterPlan::kUnits; ++i) {
+    const int rows = level.second == 1 ? 0 : 16 * me.group(i), column = me.column + me.tile(i) * 16 + 2 * me.g();
+    WordPair words[4];
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      const int row = rows + 2 * me.q() + w % 2 + w / 2 * 8;
+      words[w] = *reinterpret_cast<const WordPair*>(from + (static_cast<int64_t>(row) * level.columns + column) * 4);
+    }
+    const Tile x = join_rows(words);
+    if (level.second == 1) last(x, i);
+    else me.store(product<true>(me.matrix(work.second, 6 * me.group(i) + 3), x).rounded(), rows, 1, me.tile(i));
+  }
+  if (level.second == 1) return;
+  sync_block();
+  DNASM_UNROLL
+  for (int i = 0; i < OuterPlan::kUnits; ++i) last(me.load(me.group(i), level.second, me.tile(i)), i);
+}
+
+}  // namespace dnasm
