@@ -7,6 +7,7 @@ namespace {
 constexpr int64_t kSmallestPlan = 256;
 constexpr int kPlans = 9, kDtypes = 3;  // objects of plans of 256 << i; the last tensor-core one serves all longer plans
 constexpr int64_t kLongObject = kSmallestPlan << (kPlans - 1), kLongestFast = 1 << 20;
+constexpr int64_t kLongestPacked = 32768;
 // The float32 route: objects up to 16384 points, the last for all longer plans; 2^22 is where its angles stop being exact.
 constexpr int64_t kWidestObject = 16384, kLongestPrecise = 1 << 22;
 
@@ -33,6 +34,8 @@ const char* check(const Params& p) {
   if (p.filter_dtype < 0 || p.filter_dtype > kFloat64) return "filter: float32, float16, bfloat16 or float64";
   if (p.precision != kFast && p.precision != kPrecise) return "precision: fast (0) or float32 (1)";
   if (!plan_length(p.length, p.precision)) return "length: longer than the longest plan";
+  if (p.starts && p.precision == kFast && p.length > kLongestPacked) return "packed sequences: longer than one block takes";
+  if (p.starts && p.batch > 0x7fffffff) return "packed sequences: more than 2^31 - 1";
   if (!kernels_for(p)) return "no kernels for this length and dtype in this build";
   if (!p.spectrum) return "spectrum: no buffer";
   if (reinterpret_cast<uintptr_t>(p.spectrum) % 64) return "spectrum: not 64-byte aligned";

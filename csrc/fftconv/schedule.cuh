@@ -57,6 +57,7 @@ struct BackwardScratch {
 // Whether every row is made of aligned pairs.
 inline bool aligned_pairs(const Params& p) {
   const int64_t element = p.dtype == kFloat32 ? 4 : 2, pair = 2 * element;
+  if (p.starts) return false;  // sequences that begin anywhere
   for (const Rows* r : {&p.u, &p.in_gate, &p.out_gate, &p.y, &p.dy, &p.du, &p.din_gate, &p.dout_gate}) {
     const int64_t bits = static_cast<int64_t>(reinterpret_cast<uintptr_t>(r->data)) | r->stride_b * element |
                          r->stride_d * element;
