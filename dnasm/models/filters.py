@@ -191,27 +191,53 @@ class DiagonalSteps:
     def run(
         self, u: Float[Tensor, "*b h t"], state: Complex[Tensor, "*b h n"]
     ) -> tuple[Float[Tensor, "*b h t"], Complex[Tensor, "*b h n"]]:
-        """Take in the next inputs; return their outputs and the state after them."""
+        """Take in the next inputs; return their outputs and the state after them, written in place for a single one."""
         if u.shape[-1] == 1:
-            state = self.poles * state + self.b * u
-            return 2 * (self.c * state).sum(-1, keepdim=True).real, state
+            state.mul_(self.poles).addcmul_(self.b, u.to(state.dtype))
+            return self._read(state), state
+        log_poles, b, c = self.exact
+        kernel = vandermonde(b * c, log_poles, u.shape[-1], self.dtype)
+        y = fftconv(u.reshape(-1, *u.shape[-2:]), kernel).reshape(u.shape)
+        echo, state = self.absorb(u, state, fresh=False)
+        return y if echo is None else y + echo, state
+
+    def _read(self, state: Complex[Tensor, "*b h n"]) -> Float[Tensor, "*b h 1"]:
+        """Return `2 * Re(c . s)`, as one real product."""
+        weights = torch.view_as_real(2 * self.c.conj()).flatten(-2)
+        reals = torch.view_as_real(state).flatten(-2)
+        return torch.einsum("... h n, h n -> ... h", reals, weights)[..., None]
+
+    def absorb(
+        self, u: Float[Tensor, "*b h t"], state: Complex[Tensor, "*b h n"], fresh: bool
+    ) -> tuple[Float[Tensor, "*b h t"] | None, Complex[Tensor, "*b h n"]]:
+        """Return what the state so far adds to the next outputs, None where it is fresh, and the state after them."""
         log_poles, b, c = self.exact
         size = min(u.shape[-1], _PIECE)
-        powers = waves(log_poles, torch.arange(size + 1, device=u.device))
-        kernel = vandermonde(b * c, log_poles, size, self.dtype)
+        powers = _powers(log_poles, size + 1)
         reads, writes = c[..., None] * powers[..., 1:], b[..., None] * powers[..., :size]
-        reads = torch.cat([reads.real, -reads.imag], 1).to(self.dtype)
+        reads = 2 * torch.cat([reads.real, -reads.imag], 1).to(self.dtype)
         writes = torch.cat([writes.real, writes.imag], 1).to(self.dtype)
-        held, outputs = state.reshape(-1, *state.shape[-2:]), []
+        old = held = state.reshape(-1, *state.shape[-2:])
+        echoes = []
         for piece in torch.split(u.reshape(-1, *u.shape[-2:]), size, -1):
             count = piece.shape[-1]
-            reals = rearrange(torch.cat([held.real, held.imag], -1), "b h n -> h b n")
-            echo = rearrange(torch.bmm(reals, reads[..., :count]), "h b t -> b h t")
-            outputs.append(fftconv(piece, kernel[:, :count]) + 2 * echo)
+            passing = powers[..., count].to(held.dtype)
+            if not fresh:
+                reals = rearrange(torch.cat([old.real, old.imag], -1), "b h n -> h b n")
+                echoes.append(rearrange(torch.bmm(reals, reads[..., :count]), "h b t -> b h t"))
+                old = passing * old
             added = torch.bmm(rearrange(piece, "b h t -> h b t"), writes[..., :count].flip(-1).transpose(1, 2))
             real, imag = rearrange(added, "h b n -> b h n").chunk(2, -1)
-            held = powers[..., count].to(held.dtype) * held + torch.complex(real, imag)
-        return torch.cat(outputs, -1).reshape(u.shape), held.reshape(state.shape)
+            held = passing * held + torch.complex(real, imag)
+        return None if fresh else torch.cat(echoes, -1).reshape(u.shape), held.reshape(state.shape)
+
+
+def _powers(log_poles: Complex[Tensor, "h n"], count: int) -> Complex[Tensor, "h n t"]:
+    """Each pole to the powers from 0: few exponentials, whose products give the others."""
+    step = math.isqrt(count - 1) + 1
+    fine = waves(log_poles, torch.arange(step, device=log_poles.device))
+    coarse = waves(log_poles, torch.arange(0, count, step, device=log_poles.device))
+    return (coarse[..., None] * fine[..., None, :]).flatten(-2)[..., :count]
 
 
 class ExplicitFilter(nn.Module):

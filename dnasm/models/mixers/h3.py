@@ -17,7 +17,8 @@ from dnasm.ops import fftconv
 class H3State(MixerState):
     """The last keys, for the shift, and the diagonal model's oscillators for each pair of channels of a head."""
 
-    keys: Float[Tensor, "b d past"]
+    keys: Float[Tensor, "b d states"]
+    """That of position p stands at p modulo their number, so that a step writes one place and moves nothing."""
     memory: Complex[Tensor, "b i j h n"]
     taps: tuple[Float[Tensor, "d states"]]
     """The shift model's kernel; in a tuple, since copies of the state share it."""
@@ -89,7 +90,7 @@ class H3(nn.Module):
         steps = self.kernel.steps()
         return H3State(
             position=0,
-            keys=taps.new_zeros(batch, taps.shape[0], taps.shape[1] - 1),
+            keys=taps.new_zeros(batch, *taps.shape),
             memory=steps.poles.new_zeros(batch, n, n, *steps.poles.shape),
             taps=(taps,),
             steps=steps,
@@ -97,20 +98,48 @@ class H3(nn.Module):
 
     def extend(self, x: Float[Tensor, "b c d"], state: H3State) -> Float[Tensor, "b c d"]:
         """Mix the next positions; one costs the same at any place."""
-        q, k, v = (
-            rearrange(proj(x), "b c d -> b d c").to(state.keys.dtype)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        held = torch.cat([state.keys, k], -1)
-        past = state.keys.shape[-1]
-        state.keys = held[..., held.shape[-1] - past :].clone()
-        if x.shape[1] == 1:
-            k = (held * state.taps[0].flip(-1)).sum(-1, keepdim=True) + self.ssm_k_D[:, None] * k
-        else:
-            k = fftconv(held, state.taps[0], skip=self.ssm_k_D)[..., past:]
-        n = self.head_dim
-        kv = rearrange(k, "b (h i) c -> b i 1 h c", i=n) * rearrange(v, "b (h j) c -> b 1 j h c", j=n)
-        y, state.memory = state.steps.run(kv, state.memory)
-        y = ((y + self.D[:, None] * kv) * rearrange(q, "b (h i) c -> b i 1 h c", i=n)).sum(1)
+        q, k, v = (rearrange(proj(x), "b c d -> b d c") for proj in (self.q_proj, self.k_proj, self.v_proj))
+        y = self._step(q, k, v, state) if x.shape[1] == 1 else self._piece(q, k, v, state)
         state.position += x.shape[1]
-        return self.output_linear(rearrange(y, "b j h c -> b c (j h)").to(x.dtype))
+        return self.output_linear(rearrange(y, "b d c -> b c d").to(x.dtype))
+
+    def _step(
+        self, q: Float[Tensor, "b d 1"], k: Float[Tensor, "b d 1"], v: Float[Tensor, "b d 1"], state: H3State
+    ) -> Float[Tensor, "b d 1"]:
+        """Mix one position in place: the state is most of what a step reads, so it is gone through but a few times."""
+        q, k, v = (z.to(state.keys.dtype) for z in (q, k, v))
+        count = state.keys.shape[-1]
+        place = torch.full((1,), state.position, device=k.device) if state.place is None else state.place
+        state.keys.index_copy_(2, place % count, k)
+        taps = state.taps[0].index_select(1, (place - torch.arange(count, device=k.device)) % count)
+        shifted = torch.einsum("b d s, d s -> b d", state.keys, taps)[..., None] + self.ssm_k_D[:, None] * k
+        kv = self._pairs(shifted, v)
+        y, state.memory = state.steps.run(kv, state.memory)
+        return self._read(q, y + self.D[:, None] * kv)
+
+    def _piece(
+        self, q: Float[Tensor, "b d c"], k: Float[Tensor, "b d c"], v: Float[Tensor, "b d c"], state: H3State
+    ) -> Float[Tensor, "b d c"]:
+        """Mix several positions as `forward` does; what the state adds comes on top."""
+        count, begin, end = state.keys.shape[-1], state.position, state.position + k.shape[-1]
+        past = (torch.arange(begin + 1, begin + count, device=k.device)) % count
+        held = torch.cat([state.keys[..., past].to(k.dtype), k], -1)
+        state.keys = held[..., -count:].to(state.keys.dtype).roll(end % count, -1)
+        shifted = fftconv(held, state.taps[0], skip=self.ssm_k_D)[..., count - 1 :].to(k.dtype)
+        kernel = self.kernel(k.shape[-1])
+        if self.head_dim == 1:
+            y = fftconv(v, kernel, in_gate=shifted, out_gate=q, skip=self.D)
+        else:
+            y = self._heads(q, shifted, v, kernel)
+        echo, state.memory = state.steps.absorb(self._pairs(shifted, v).to(state.keys.dtype), state.memory, begin == 0)
+        return y if echo is None else y + self._read(q, echo)
+
+    def _pairs(self, k: Float[Tensor, "b d c"], v: Float[Tensor, "b d c"]) -> Float[Tensor, "b i j h c"]:
+        """Outer product of the keys and values of each head."""
+        n = self.head_dim
+        return rearrange(k, "b (h i) c -> b i 1 h c", i=n) * rearrange(v, "b (h j) c -> b 1 j h c", j=n)
+
+    def _read(self, q: Float[Tensor, "b d c"], y: Float[Tensor, "b i j h c"]) -> Float[Tensor, "b d c"]:
+        """Let each head's queries choose among what its keys have stored."""
+        chosen = (y * rearrange(q, "b (h i) c -> b i 1 h c", i=self.head_dim)).sum(1)
+        return rearrange(chosen, "b j h c -> b (j h) c")
