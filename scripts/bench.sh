@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Ours beside what you would use instead, each as a ratio within one run; JSON lines go to runs/bench/. Needs `dnasm` on PATH.
+# On a GPU the peers are timed that can be imported: flashfftconv, subquadratic_ops_torch, HyenaDNA's standalone_hyenadna.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 mkdir -p runs/bench
-dnasm bench start --out runs/bench/start.jsonl
-dnasm bench loader --out runs/bench/loader.jsonl
-dnasm bench fftconv --out runs/bench/fftconv.jsonl
+for what in start loader fftconv train generate; do
+    dnasm bench "$what" --out "runs/bench/$what.jsonl"
+done
 ls runs/bench
