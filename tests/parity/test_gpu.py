@@ -1,5 +1,7 @@
 """The kernels on a device, by the same checker as every other body (`make gpu`)."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -57,6 +59,48 @@ def test_past_one_block(length: int, bidirectional: bool) -> None:
 def test_packed_sequences_do_not_see_each_other() -> None:
     bounds = [0, 1, 1, 8, 300, 301, 812, 1000]
     assert_right(KERNELS, noise(2, 3, 1000, 400, bounds=bounds, dtype=torch.bfloat16), INTERNAL, FILTER)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_packed_sequences_under_a_promised_length_wait_for_nothing(dtype: torch.dtype) -> None:
+    bounds = [0, 1, 1, 8, 300, 301, 812, 1000]
+    accuracy = (INTERNAL, FILTER) if dtype == torch.bfloat16 else ()
+    case = replace(noise(2, 3, 1000, 400, bounds=bounds, dtype=dtype), max_seqlen=511)
+    assert_right(KERNELS, case, *accuracy)
+    on = case.to("cuda")
+    graph, u = torch.cuda.CUDAGraph(), on.u.requires_grad_()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        run = lambda: fftconv(u, on.k, cu_seqlens=on.cu_seqlens, max_seqlen=511, backend="cuda")  # noqa: E731
+        expected = run()
+        torch.autograd.grad(expected, u, on.dy)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    with torch.no_grad(), torch.cuda.graph(graph):
+        y = run()
+    y.zero_()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(y, expected)
+
+
+def test_packed_sequences_of_one_block_and_of_many() -> None:
+    case = noise(1, 2, 90_000, 300, bounds=[0, 100, 40_100, 40_200, 90_000], dtype=torch.bfloat16)
+    assert_right(KERNELS, case, 1.2e-3, FILTER)
+
+
+def test_rows_of_a_projection_are_read_in_place() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        projected, k = torch.randn(8, 48, 1024, device="cuda", dtype=dtype), torch.randn(16, 1024, device="cuda") / 1024
+        u, in_gate, out_gate = projected.split(16, 1)
+        dense = fftconv(u.contiguous(), k, in_gate=in_gate.contiguous(), out_gate=out_gate.contiguous(), backend="cuda")
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_stats()["allocation.all.allocated"]
+        y = fftconv(u, k, in_gate=in_gate, out_gate=out_gate, backend="cuda")
+        assert (
+            torch.cuda.memory_stats()["allocation.all.allocated"] - before == 2
+        )  # the result and the filter's spectrum
+        assert torch.equal(y, dense)
 
 
 def test_named_precision_is_float32_s() -> None:
