@@ -128,28 +128,32 @@ void fftconv_spectrum(Tensor k, Tensor layout, Tensor values) {
     spectrum(params_of(k, std::nullopt, layout), static_cast<float*>(values.data_ptr()));
 }
 
-ShortParams short_params(const Tensor& x, const Tensor& weight) {
+ShortParams short_params(const Tensor& x, const Tensor& weight, const Maybe& bias, int64_t streams, int64_t ahead) {
     ShortParams p{};
     p.batch = x.size(0);
-    p.channels = x.size(1);
+    p.channels = x.size(1) / streams;
     p.length = x.size(2);
     p.taps = weight.size(1);
+    p.streams = streams, p.ahead = ahead;
     p.x = view(x);
     p.weight = static_cast<const float*>(weight.data_ptr());
+    p.bias = floats(bias);
     p.crew = crew();
     return p;
 }
 
-void short_conv_forward(Tensor x, Tensor weight, Maybe bias, Tensor y) {
-    ShortParams p = short_params(x, weight);
-    p.bias = floats(bias);
+void short_conv_forward(Tensor x, Tensor weight, Maybe bias, int64_t streams, int64_t ahead, Tensor y, Maybe mixed) {
+    ShortParams p = short_params(x, weight, bias, streams, ahead);
     p.y = view(y);
+    p.mixed = view(mixed);
     short_forward(p);
 }
 
-void short_conv_backward(Tensor dy, Tensor x, Tensor weight, Maybe dx, Maybe dweight, Maybe dbias) {
-    ShortParams p = short_params(x, weight);
+void short_conv_backward(Tensor dy, Maybe dmixed, Tensor x, Tensor weight, Maybe bias, int64_t streams, int64_t ahead,
+                         Maybe dx, Maybe dweight, Maybe dbias) {
+    ShortParams p = short_params(x, weight, bias, streams, ahead);
     p.dy = view(dy);
+    p.dmixed = view(dmixed);
     p.dx = view(dx);
     p.dweight = floats(dweight);
     p.dbias = floats(dbias);
@@ -165,9 +169,10 @@ STABLE_TORCH_LIBRARY(dnasm_cpu, m) {
           "Tensor layout, Tensor(a!)? du, Tensor(b!)? dk, Tensor(c!)? din_gate, Tensor(d!)? dout_gate, "
           "Tensor(e!)? dskip) -> ()");
     m.def("spectrum(Tensor k, Tensor layout, Tensor(a!) values) -> ()");
-    m.def("short_forward(Tensor x, Tensor weight, Tensor? bias, Tensor(a!) y) -> ()");
-    m.def("short_backward(Tensor dy, Tensor x, Tensor weight, Tensor(a!)? dx, Tensor(b!)? dweight, Tensor(c!)? dbias) "
-          "-> ()");
+    m.def("short_forward(Tensor x, Tensor weight, Tensor? bias, int streams, int ahead, Tensor(a!) y, "
+          "Tensor(b!)? mixed) -> ()");
+    m.def("short_backward(Tensor dy, Tensor? dmixed, Tensor x, Tensor weight, Tensor? bias, int streams, int ahead, "
+          "Tensor(a!)? dx, Tensor(b!)? dweight, Tensor(c!)? dbias) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dnasm_cpu, CPU, m) {
@@ -181,6 +186,7 @@ STABLE_TORCH_LIBRARY_IMPL(dnasm_cpu, CPU, m) {
 
 #ifdef DNASM_CUDA
 #include "fftconv/launch.h"
+#include "short/short.h"
 
 // Weak: torch without CUDA lacks it, and Python loads libraries with every symbol resolved at once.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
@@ -215,7 +221,7 @@ Tensor bytes(const Tensor& like, size_t n) {
 }
 
 // Calls a launching function on the tensors' device and its current stream; kernels of csrc/host run on CPU tensors.
-void launch(const char* (*function)(const Params&), Params& p, const Tensor& on) {
+template <class P> void launch(const char* (*function)(const P&), P& p, const Tensor& on) {
     const char* error = nullptr;
     if (on.is_cuda()) {
         STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream, "this torch has no CUDA");
@@ -374,6 +380,51 @@ std::tuple<Maybe, Maybe> gradients_packed(Tensor dy, Tensor u, Tensor k, Maybe i
     return call.backward_into(dy, needs, du, din_gate, dout_gate);
 }
 
+ShortParams short_params(const Tensor& x, const Tensor& weight, const Maybe& bias, int64_t streams, int64_t ahead) {
+    STD_TORCH_CHECK(x.dim() == 3 && weight.dim() == 2 && weight.size(0) == x.size(1), "weight: not x's channels");
+    STD_TORCH_CHECK(streams > 0 && x.size(1) % streams == 0, "x: channels of ", streams, " streams");
+    ShortParams p{};
+    p.batch = x.size(0), p.channels = x.size(1) / streams, p.length = x.size(2);
+    p.streams = int(streams), p.taps = int(weight.size(1)), p.ahead = int(ahead), p.dtype = dtype_of(x);
+    p.x = {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
+    p.weight = static_cast<const float*>(weight.data_ptr());  // float32 and contiguous, as bias
+    p.bias = static_cast<const float*>(pointer(bias));
+    return p;
+}
+
+Tensor stream_of(const Tensor& x, int64_t streams) {
+    const int64_t sizes[] = {x.size(0), x.size(1) / streams, x.size(2)};
+    return torch::stable::new_empty(x, {sizes, 3});
+}
+
+// The convolution of one stream; of three, the first's and the product of the other two's.
+std::tuple<Tensor, Maybe> short_convolve(Tensor x, Tensor weight, Maybe bias, int64_t streams, int64_t ahead) {
+    ShortParams p = short_params(x, weight, bias, streams, ahead);
+    const Tensor y = stream_of(x, streams);
+    const Maybe mixed = streams > 1 ? Maybe(stream_of(x, streams)) : std::nullopt;
+    p.y = rows(y), p.mixed = rows(mixed);
+    launch(short_forward, p, x);
+    return {y, mixed};
+}
+
+// Sets dx, as large as x and in any layout; returns the gradients of weight and bias.
+std::tuple<Tensor, Tensor> short_gradients(Tensor dy, Maybe dmixed, Tensor x, Tensor weight, Maybe bias, int64_t streams,
+                                           int64_t ahead, Tensor dx) {
+    ShortParams p = short_params(x, weight, bias, streams, ahead);
+    dy = *in_rows(dy), dmixed = in_rows(dmixed);
+    const int64_t channels = weight.size(0);
+    const Tensor dweight = torch::stable::new_empty(weight, weight.sizes());
+    const Tensor dbias = torch::stable::new_empty(weight, {&channels, 1}), scratch = bytes(x, short_scratch_bytes(p));
+    p.dy = rows(dy), p.dmixed = rows(dmixed);
+    p.dx = {dx.data_ptr(), dx.stride(0), dx.stride(1), dx.stride(2)};
+    p.dweight = static_cast<float*>(dweight.data_ptr()), p.dbias = static_cast<float*>(dbias.data_ptr());
+    p.scratch = scratch.data_ptr();
+    launch(short_backward, p, x);
+    return {dweight, dbias};
+}
+
+bool has_short_kernels(int64_t dtype) { return has_short(int(dtype)); }
+
 int64_t plan_of(int64_t length, int64_t precision) { return plan_length(length, int(precision)); }
 
 bool has_plan(int64_t plan, int64_t dtype, int64_t precision) { return has_kernels(plan, int(dtype), int(precision)); }
@@ -393,6 +444,10 @@ STABLE_TORCH_LIBRARY(dnasm_cuda, m) {
     m.def("gradients_packed(Tensor dy, Tensor u, Tensor k, Tensor? in_gate, Tensor? out_gate, Tensor? skip, "
           "Tensor starts, Tensor ends, int longest, int precision, int needs, Tensor(a!)? du, Tensor(b!)? din_gate, "
           "Tensor(c!)? dout_gate) -> (Tensor?, Tensor?)");
+    m.def("has_short(int dtype) -> bool");
+    m.def("short_convolve(Tensor x, Tensor weight, Tensor? bias, int streams, int ahead) -> (Tensor, Tensor?)");
+    m.def("short_gradients(Tensor dy, Tensor? dmixed, Tensor x, Tensor weight, Tensor? bias, int streams, int ahead, "
+          "Tensor(a!) dx) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dnasm_cuda, CompositeExplicitAutograd, m) {
@@ -403,5 +458,8 @@ STABLE_TORCH_LIBRARY_IMPL(dnasm_cuda, CompositeExplicitAutograd, m) {
     m.impl("gradients", TORCH_BOX(&gradients));
     m.impl("convolve_packed", TORCH_BOX(&convolve_packed));
     m.impl("gradients_packed", TORCH_BOX(&gradients_packed));
+    m.impl("has_short", TORCH_BOX(&has_short_kernels));
+    m.impl("short_convolve", TORCH_BOX(&short_convolve));
+    m.impl("short_gradients", TORCH_BOX(&short_gradients));
 }
 #endif  // DNASM_CUDA

@@ -8,9 +8,9 @@
 namespace dnasm::cpu {
 namespace {
 
-constexpr int64_t kSpan = 1024;       // positions of a row that are worked on at a time
+constexpr int64_t kSpan = 512;        // positions of a row that are worked on at a time
 constexpr int64_t kChannels = 16;     // channels of a block: one cache line where the channels are neighbours in memory
-constexpr int64_t kEdge = kMaxTaps;   // positions that a span sees of its neighbours
+constexpr int64_t kEdge = 2 * kMaxTaps;  // positions that a span sees of its neighbours
 
 using Buffer = float[kSpan + kEdge];  // a span of one channel
 
@@ -67,55 +67,105 @@ float dot(const float* a, const float* b, int64_t n) {
     return sum;
 }
 
+// What a thread works with: the channels of one block of one row, and buffers for each of them.
+struct Block {
+    const ShortParams& p;
+    Channels which;
+    int64_t b = 0, past;
+    std::vector<float> memory;
+
+    Block(const ShortParams& params, int64_t first, int64_t count, int buffers)
+        : p(params), which{first, count}, past(params.taps - 1 - params.ahead),
+          memory(size_t(buffers * kChannels) * (sizeof(Buffer) / sizeof(float))) {}
+    Buffer* buffer(int i) { return reinterpret_cast<Buffer*>(memory.data()) + i * kChannels; }
+    Channels channels(int64_t stream) const { return {stream * p.channels + which.first, which.count}; }
+    const float* taps(int64_t stream, int64_t c) const { return p.weight + (channels(stream).first + c) * p.taps; }
+    void read(const View& v, int64_t at, int64_t n, Buffer* to) { gather(v, p.length, b, which, at, n, to); }
+    void write(const View& v, int64_t at, int64_t n, const Buffer* from) { scatter(v, b, which, at, n, from); }
+    // y = the convolution of a stream at [at, at + n), from x, which is read from `past` before to `ahead` behind.
+    void convolve(int64_t stream, int64_t at, int64_t n, Buffer* x, Buffer* y) {
+        gather(p.x, p.length, b, channels(stream), at - past, n + p.taps - 1, x);
+        for (int64_t c = 0; c < which.count; ++c) {
+            const float* w = taps(stream, c);
+            std::fill(y[c], y[c] + n, p.bias ? p.bias[channels(stream).first + c] : 0.0f);
+            for (int64_t j = 0; j < p.taps; ++j)
+                for (int64_t i = 0; i < n; ++i) y[c][i] += w[j] * x[c][i + j];
+        }
+    }
+};
+
+void multiply(Buffer* y, const Buffer* by, int64_t channels, int64_t n) {
+    for (int64_t c = 0; c < channels; ++c)
+        for (int64_t i = 0; i < n; ++i) y[c][i] *= by[c][i];
+}
+
+// The gradient of one stream's x at [at, at + n), and its part in the sums for weight and bias. d: the gradient of its
+// convolution from `ahead` before to `past` behind; x: the stream itself from taps - 1 before.
+void pull_back(Block& me, int64_t stream, int64_t at, int64_t n, const Buffer* d, const Buffer* x, Buffer* dx, double* sums) {
+    const ShortParams& p = me.p;
+    for (int64_t c = 0; c < me.which.count; ++c) {
+        const float* w = me.taps(stream, c);
+        double* sum = sums + (stream * kChannels + c) * (p.taps + 1);
+        if (p.dx) std::fill(dx[c], dx[c] + n, 0.0f);
+        for (int64_t j = 0; j < p.taps; ++j) {
+            if (p.dx)
+                for (int64_t i = 0; i < n; ++i) dx[c][i] += w[j] * d[c][i + p.taps - 1 - j];
+            if (p.dweight) sum[j] += dot(d[c] + p.ahead, x[c] + p.ahead + j, n);
+        }
+        for (int64_t i = 0; i < n && p.dbias; ++i) sum[p.taps] += d[c][i + p.ahead];
+    }
+    if (p.dx) scatter(p.dx, me.b, me.channels(stream), at, n, dx);
+}
+
 }  // namespace
 
 void short_forward(const ShortParams& p) {
-    const int64_t past = p.taps - 1;
     share(p, [&](int64_t first, int64_t channels) {
-        Buffer x[kChannels], y[kChannels];
-        for (int64_t b = 0; b < p.batch; ++b)
+        Block me(p, first, channels, 3);
+        Buffer *x = me.buffer(0), *y = me.buffer(1), *other = me.buffer(2);
+        for (me.b = 0; me.b < p.batch; ++me.b)
             for (int64_t at = 0; at < p.length; at += kSpan) {
                 const int64_t n = std::min(kSpan, p.length - at);
-                gather(p.x, p.length, b, {first, channels}, at - past, n + past, x);
-                for (int64_t c = 0; c < channels; ++c) {
-                    const float* taps = p.weight + (first + c) * p.taps;
-                    std::fill(y[c], y[c] + n, p.bias ? p.bias[first + c] : 0.0f);
-                    for (int64_t j = 0; j < p.taps; ++j)
-                        for (int64_t i = 0; i < n; ++i) y[c][i] += taps[j] * x[c][i + j];
-                }
-                scatter(p.y, b, {first, channels}, at, n, y);
+                me.convolve(0, at, n, x, y);
+                me.write(p.y, at, n, y);
+                if (p.streams == 1) continue;
+                me.convolve(1, at, n, x, y);
+                me.convolve(2, at, n, x, other);
+                multiply(y, other, channels, n);
+                me.write(p.mixed, at, n, y);
             }
     });
 }
 
 void short_backward(const ShortParams& p) {
-    const int64_t past = p.taps - 1;
+    const int64_t edge = p.taps - 1;
     share(p, [&](int64_t first, int64_t channels) {
-        Buffer x[kChannels], dy[kChannels], dx[kChannels];
-        std::vector<double> sums(size_t(kChannels * (p.taps + 1)));
-        for (int64_t b = 0; b < p.batch; ++b)
+        Block me(p, first, channels, 6);
+        Buffer *x = me.buffer(0), *d = me.buffer(1), *dx = me.buffer(2);
+        Buffer *x2 = me.buffer(3), *c1 = me.buffer(4), *c2 = me.buffer(5);
+        std::vector<double> sums(size_t(p.streams * kChannels * (p.taps + 1)));
+        for (me.b = 0; me.b < p.batch; ++me.b)
             for (int64_t at = 0; at < p.length; at += kSpan) {
                 const int64_t n = std::min(kSpan, p.length - at);
-                gather(p.dy, p.length, b, {first, channels}, at, n + past, dy);
-                if (p.dweight) gather(p.x, p.length, b, {first, channels}, at - past, n + past, x);
-                for (int64_t c = 0; c < channels; ++c) {
-                    const float* taps = p.weight + (first + c) * p.taps;
-                    double* sum = sums.data() + c * (p.taps + 1);
-                    if (p.dx) std::fill(dx[c], dx[c] + n, 0.0f);
-                    for (int64_t j = 0; j < p.taps; ++j) {
-                        if (p.dx)
-                            for (int64_t i = 0; i < n; ++i) dx[c][i] += taps[j] * dy[c][i + past - j];
-                        if (p.dweight) sum[j] += dot(dy[c], x[c] + j, n);
-                    }
-                    for (int64_t i = 0; i < n && p.dbias; ++i) sum[p.taps] += dy[c][i];
-                }
-                if (p.dx) scatter(p.dx, b, {first, channels}, at, n, dx);
+                me.read(p.dy, at - p.ahead, n + edge, d);
+                gather(p.x, p.length, me.b, me.channels(0), at - edge, n + 2 * edge, x);
+                pull_back(me, 0, at, n, d, x, dx, sums.data());
+                if (p.streams == 1) continue;
+                me.read(p.dmixed, at - p.ahead, n + edge, d);
+                me.convolve(1, at - p.ahead, n + edge, x, c1);
+                me.convolve(2, at - p.ahead, n + edge, x2, c2);
+                multiply(c1, d, channels, n + edge);
+                multiply(c2, d, channels, n + edge);
+                pull_back(me, 1, at, n, c2, x, dx, sums.data());
+                pull_back(me, 2, at, n, c1, x2, dx, sums.data());
             }
-        for (int64_t c = 0; c < channels; ++c) {
-            const double* sum = sums.data() + c * (p.taps + 1);
-            for (int64_t j = 0; j < p.taps && p.dweight; ++j) p.dweight[(first + c) * p.taps + j] = float(sum[j]);
-            if (p.dbias) p.dbias[first + c] = float(sum[p.taps]);
-        }
+        for (int64_t stream = 0; stream < p.streams; ++stream)
+            for (int64_t c = 0; c < channels; ++c) {
+                const double* sum = sums.data() + (stream * kChannels + c) * (p.taps + 1);
+                const int64_t row = stream * p.channels + first + c;
+                for (int64_t j = 0; j < p.taps && p.dweight; ++j) p.dweight[row * p.taps + j] = float(sum[j]);
+                if (p.dbias) p.dbias[row] = float(sum[p.taps]);
+            }
     });
 }
 

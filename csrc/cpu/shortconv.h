@@ -1,18 +1,20 @@
-// Depthwise causal convolution with a few taps, on a CPU, free of torch.
+// Depthwise convolution with a few taps, on a CPU, free of torch.
 #pragma once
 #include "fftconv.h"
 
 namespace dnasm::cpu {
 
-// y[t] = bias + sum_j weight[j] x[t + j - (taps - 1)]; x is zero before the start.
+// c[t] = bias + sum_j weight[j] x[t + j - (taps - 1) + ahead], x zero outside. With one stream y = c. With three, whose
+// channels follow one another in x, weight and bias: y is c of the first, mixed the product of the other two's.
 struct ShortParams {
-    int64_t batch, channels, length, taps;
-    View x, y;                     // forward; backward reads x
-    const float* weight;           // (channels, taps)
-    const float* bias = nullptr;   // (channels) or null
-    View dy, dx;                   // backward
-    float* dweight = nullptr;      // (channels, taps), zero on entry
-    float* dbias = nullptr;        // (channels), zero on entry
+    int64_t batch, channels, length, taps;  // channels of one stream
+    int64_t streams, ahead;
+    View x, y, mixed;              // forward; backward reads x
+    const float* weight;           // (streams * channels, taps)
+    const float* bias = nullptr;   // (streams * channels) or null
+    View dy, dmixed, dx;           // backward
+    float* dweight = nullptr;      // as weight, zero on entry
+    float* dbias = nullptr;        // as bias, zero on entry
     Crew crew;
 };
 

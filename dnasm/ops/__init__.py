@@ -2,6 +2,7 @@
 
 from dnasm.ops.backends import Call, record_calls, set_backend
 from dnasm.ops.fftconv import fftconv
+from dnasm.ops.hyena import hyena_operator
 from dnasm.ops.shortconv import short_conv
 from dnasm.ops.spectrum import Spectrum, spectrum
 from dnasm.ops.streaming import StreamState, fftconv_step
@@ -12,6 +13,7 @@ __all__ = [
     "StreamState",
     "fftconv",
     "fftconv_step",
+    "hyena_operator",
     "record_calls",
     "set_backend",
     "short_conv",

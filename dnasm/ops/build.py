@@ -74,6 +74,7 @@ def cuda_library() -> Library:
         (
             Unit("bindings.cpp", binding, "bindings.o"),
             Unit("fftconv/launch.cu", ("g++", *flags, "-x", "c++"), "launch.o"),
+            Unit("short/dispatch.cu", ("g++", *flags, "-x", "c++"), "dispatch.o"),
         ),
         ("g++", "-shared", f"-L{torch_folder / 'lib'}", *_LINK),
         (f"torch {torch.__version__}",),
@@ -84,17 +85,31 @@ def cuda_library() -> Library:
 
 def cuda_kernels(plan: int, dtype: int, precision: int, architecture: str) -> Library:
     """The kernels of one transform length, dtype and precision for one architecture, as `sm_90`."""
+    choice = (f"-DDNASM_LENGTH={plan}", f"-DDNASM_DTYPE={dtype}", f"-DDNASM_PRECISION={precision}")
+    name = f"cuda_{architecture}_{plan}_{dtype}_{precision}"
+    return _device_library(name, "fftconv/instance.cu", choice, architecture, ("host",))
+
+
+def cuda_short_kernels(dtype: int, architecture: str) -> Library:
+    """The kernels for a few taps: short convolutions, and the long one with a short filter."""
+    choice = (f"-DDNASM_DTYPE={dtype}",)
+    return _device_library(
+        f"cuda_{architecture}_short_{dtype}", "short/short.cu", choice, architecture, ("host", "fftconv")
+    )
+
+
+def _device_library(
+    name: str, source: str, choice: tuple[str, ...], architecture: str, folders: tuple[str, ...]
+) -> Library:
     _check_cuda_version()
     number = architecture.removeprefix("sm_")
     flags = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC", f"-gencode=arch=compute_{number},code=sm_{number}")
-    choice = (f"-DDNASM_LENGTH={plan}", f"-DDNASM_DTYPE={dtype}", f"-DDNASM_PRECISION={precision}")
-    unit = Unit("fftconv/instance.cu", ("nvcc", *flags, *choice), "instance.o")
     return Library(
-        f"cuda_{architecture}_{plan}_{dtype}_{precision}",
-        (unit,),
+        name,
+        (Unit(source, ("nvcc", *flags, *choice), "instance.o"),),
         ("nvcc", "-shared"),
         (f"torch CUDA {torch.version.cuda}", architecture),
-        folders=("host",),
+        folders=folders,
         takes="about a minute",
         tools=("nvcc", "g++"),
     )
@@ -120,7 +135,7 @@ def build_cuda(
 
     Args:
         architectures: As `sm_90`; empty: of the GPU that is present.
-        plans: Transform lengths; empty: all.
+        plans: Transform lengths; empty: all, and the kernels for a few taps.
         progress: Called with a line for each library.
 
     Raises:
@@ -134,6 +149,8 @@ def build_cuda(
             raise BackendUnavailable(f"no architecture {architecture!r}; write it as sm_90")
     libraries = [cuda_library()]
     libraries += [cuda_kernels(*which, a) for a in chosen for which in _objects() if not plans or which[0] in plans]
+    if not plans:
+        libraries += [cuda_short_kernels(dtype, a) for a in chosen for dtype in CUDA_DTYPES.values()]
     for i, library in enumerate(libraries):
         progress(f"[{i + 1}/{len(libraries)}] {ensure(library)}")
 
@@ -166,6 +183,8 @@ def describe() -> dict[str, str]:
         found["cuda dispatch"] = _attempt(lambda: _state(cuda_library()))
         states = [_attempt(partial(_object_state, which, architecture)) for which in _objects()]
         built = sum(state.startswith("built") for state in states)
+        short = [_attempt(lambda n=n: _state(cuda_short_kernels(n, architecture))) for n in CUDA_DTYPES.values()]  # type: ignore[misc]
+        found["cuda kernels for a few taps"] = "; ".join(sorted(set(short)))
         found["cuda kernels"] = f"{built} of {len(states)} objects built for {architecture}"
         found |= {f"cuda kernels {w}": state for w, state in zip(_objects(), states, strict=True) if "unav" in state}
     return found

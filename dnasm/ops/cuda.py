@@ -97,6 +97,29 @@ def _load(length: int, dtype: torch.dtype, precision: int, device: int) -> str:
     return ""
 
 
+@lru_cache(maxsize=64)
+def short_unavailable(dtype: torch.dtype, device: int) -> str:
+    """Why the kernels for a few taps cannot run, empty if they can; builds and loads them when first asked."""
+    if dtype not in _DTYPES:
+        return f"the signal is {dtype}: pass a float32 one"
+    if (why := _dispatch()) or torch.ops.dnasm_cuda.has_short(_DTYPES[dtype]):
+        return why
+    try:
+        library = build.cuda_short_kernels(_DTYPES[dtype], build.architecture_of(device))
+        build.load(library, partial(_short_self_test, dtype, device))
+    except BackendUnavailable as error:
+        return str(error)
+    return ""
+
+
+def _short_self_test(dtype: torch.dtype, device: int) -> None:
+    x = torch.sin(torch.arange(2 * 300, device=f"cuda:{device}")).view(1, 2, 300).to(dtype)
+    weight = torch.tensor([[0.5, -2.0, 1.0], [3.0, 0.0, -1.0]], device=x.device)
+    y = torch.ops.dnasm_cuda.short_convolve(x, weight, None, 1, 0)[0].float()
+    error = (y - reference.short_conv(x.float(), weight)).abs().max().item()
+    assert error < 0.05, f"the short convolution is off by {error:.2g}"
+
+
 def _self_test(plan: int, dtype: torch.dtype, precision: int, device: int) -> None:
     angles = torch.arange(2 * plan, device=f"cuda:{device}").view(1, 2, plan)
     u, k = torch.sin(angles * 1.7).to(dtype), torch.cos(angles[0] * 0.9) / plan

@@ -114,3 +114,18 @@ def short_conv(
     return torch.nn.functional.conv1d(
         padded, weight[:, None].to(x.dtype), None if bias is None else bias.to(x.dtype), groups=x.shape[1]
     )
+
+
+def hyena_operator(
+    projection: Float[Tensor, "b e l"],
+    k: Float[Tensor, "d lk"] | Float[Tensor, "d 2 lk"],
+    *,
+    short_weight: Float[Tensor, "e taps"],
+    short_bias: Float[Tensor, " e"] | None = None,
+    skip: Float[Tensor, " d"] | None = None,
+    bidirectional: bool = False,
+) -> Signal:
+    """`x0 * (conv(x1 * v, k) + skip * (x1 * v))`, x0, x1 and v a projection's thirds, each through a few taps."""
+    ahead = short_weight.shape[-1] // 2 if bidirectional else 0
+    x0, x1, v = short_conv(projection, short_weight, short_bias, ahead=ahead).chunk(3, 1)
+    return fftconv(v, k, in_gate=x1, out_gate=x0, skip=skip, bidirectional=bidirectional)

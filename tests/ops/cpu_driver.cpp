@@ -61,19 +61,21 @@ void long_convolution(int64_t plan, std::vector<int> radices, int64_t length, in
     spectrum(p, values.data());
 }
 
-void short_convolution(int64_t length) {
-    const size_t size = size_t(kBatch * kChannels * length);
-    Floats x(size, 1), y(size), dx(size), weight(kChannels * 3, 1), bias(kChannels, 1);
+void short_convolution(int64_t length, int64_t streams) {
+    const int64_t channels = kChannels / streams;
+    const size_t size = size_t(kBatch * streams * channels * length);
+    Floats x(size, 1), y(size), mixed(size), dx(size), weight(size_t(streams * channels * 3), 1), bias(weight.size() / 3, 1);
     Floats dweight(weight.size()), dbias(bias.size());
     Fresh threads;
     ShortParams p{};
     p.batch = kBatch;
-    p.channels = kChannels;
+    p.channels = channels;
     p.length = length;
     p.taps = 3;
+    p.streams = streams;
     p.x = columns(x, length);
-    p.y = rows(y, length);
-    p.dy = rows(y, length);
+    p.y = p.dy = rows(y, length);
+    p.mixed = p.dmixed = rows(mixed, length);
     p.dx = columns(dx, length);
     p.weight = weight.data();
     p.bias = bias.data();
@@ -81,7 +83,8 @@ void short_convolution(int64_t length) {
     p.dbias = dbias.data();
     p.crew = {&threads, 3};
     short_forward(p);
-    if (y[size_t(length) - 1] != (length < 3 ? length : 3) + 1) std::exit(1);
+    const float right = float((length < 3 ? length : 3) + 1);
+    if (y[size_t(length) - 1] != right || (streams == 3 && mixed[size_t(length) - 1] != right * right)) std::exit(1);
     short_backward(p);
 }
 
@@ -94,6 +97,7 @@ int main() {
         long_convolution(192, {3, 8, 8}, bidirectional ? 192 : 1000, 100, bidirectional);
         long_convolution(1 << 18, {8, 8, 4, 4, 4, 8, 8}, (1 << 18) - 37, 1000, bidirectional);
     }
-    for (int64_t length : {1, 2, 1024, 2500}) short_convolution(length);
+    for (int64_t length : {1, 2, 1024, 2500})
+        for (int64_t streams : {1, 3}) short_convolution(length, streams);
     std::puts("done");
 }

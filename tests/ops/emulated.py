@@ -38,6 +38,9 @@ def prepare(cache: Path) -> None:
         made, _ = compile_object(cache, [*command, *instance_flags(*instance)], CSRC / "fftconv/instance.cu")
         library = made.with_suffix(".alone.so")
         ctypes.CDLL(str(library if library.exists() else link_library(library, ["g++"], [made])))
+    made, _ = compile_object(cache, [*command, "-DDNASM_DTYPE=2"], CSRC / "short/short.cu")
+    library = made.with_suffix(".alone.so")
+    ctypes.CDLL(str(library if library.exists() else link_library(library, ["g++"], [made])))
     backends.choose = lambda op, name: "cuda"
     cuda.unavailable = lambda op: ""
 
@@ -131,6 +134,27 @@ def check_work_of_packed_sequences() -> None:
 
 def leaves_of(case: Case) -> dict[str, Tensor]:
     return {name: x.clone().requires_grad_() for name, x in case.operands().items()}
+
+
+def check_short_convolutions() -> None:
+    """The binding's operators for a few taps: one stream, and three with the gate between two of them."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 130, 6, generator=generator).bfloat16().mT
+    weight, bias = torch.randn(6, 3, generator=generator), torch.randn(6, generator=generator)
+    for streams in (1, 3):
+        wide = [t.double().requires_grad_() for t in (x, weight, bias)]
+        y = backends.reference.short_conv(*wide, ahead=1)
+        x0, x1, v = y.chunk(3, 1)
+        right = [y] if streams == 1 else [x0, x1 * v]
+        found = torch.ops.dnasm_cuda.short_convolve(x, weight, bias, streams, 1)[: len(right)]
+        dy = [torch.randn(r.shape, generator=generator).bfloat16().mT.contiguous().mT for r in right]
+        expected = torch.autograd.grad(right, wide, [d.double() for d in dy])
+        dx = torch.empty_like(x)
+        sums = torch.ops.dnasm_cuda.short_gradients(
+            dy[0], dy[1] if streams == 3 else None, x, weight, bias, streams, 1, dx
+        )
+        for got, want in zip((*found, dx, *sums), (*right, *expected), strict=True):
+            assert (got.double() - want).norm() < 3e-3 * want.norm()
 
 
 def check_second_derivative() -> None:

@@ -20,13 +20,13 @@ def _case(b: int, d: int, length: int, taps: int, strided: bool, dtype: torch.dt
     ]
 
 
-def _check(tensors: list[Tensor], body: str) -> None:
+def _check(tensors: list[Tensor], body: str, ahead: int = 0) -> None:
     wide = [t.detach().double().requires_grad_() for t in tensors]
-    right = reference.short_conv(*wide)
+    right = reference.short_conv(*wide, ahead=ahead)
     dy = torch.randn(right.shape, generator=torch.Generator().manual_seed(1)).to(tensors[0].dtype)
     expected = [right, *torch.autograd.grad(right, wide, dy.double())]
     with record_calls() as calls:
-        y = short_conv(*tensors)
+        y = short_conv(*tensors, ahead=ahead)
     assert [(c.body, c.direction) for c in calls] == [(body, "short")]
     for got, want in zip([y, *torch.autograd.grad(y, tensors, dy)], expected, strict=True):
         narrow = got.dtype in (torch.bfloat16, torch.float16)
@@ -41,6 +41,12 @@ def test_native(length: int, taps: int, strided: bool) -> None:
     _check(_case(2, 19, length, taps, strided), "native")
 
 
+@pytest.mark.parametrize(("taps", "ahead"), [(3, 1), (7, 3), (4, 3), (3, 2)])
+@pytest.mark.parametrize("length", [2, 511, 513, 1500])
+def test_native_with_taps_that_look_ahead(length: int, taps: int, ahead: int) -> None:
+    _check(_case(2, 19, length, taps, length > 600), "native", ahead)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("strided", [False, True])
 def test_native_narrow(dtype: torch.dtype, strided: bool) -> None:
@@ -52,6 +58,7 @@ def test_torch_where_the_kernels_do_not_reach(taps: int, monkeypatch: pytest.Mon
     if taps == 3:
         monkeypatch.setattr(cpu, "unavailable", lambda: "no compiler in this test")
     _check(_case(2, 5, 200, taps, False), "torch")
+    _check(_case(2, 5, 200, taps, False), "torch", ahead=1)
 
 
 def test_without_a_bias_and_with_a_gradient_in_x_s_layout() -> None:
@@ -68,8 +75,8 @@ def test_derivatives_and_the_operators_contract() -> None:
     assert torch.autograd.gradcheck(short_conv, (x, weight, bias), fast_mode=True)
     assert torch.autograd.gradgradcheck(short_conv, (x, weight, bias), fast_mode=True)
     assert torch.autograd.gradgradcheck(short_conv, (x, weight), fast_mode=True)
-    torch.library.opcheck(torch.ops.dnasm.short_conv.default, (x, weight, bias))
-    torch.library.opcheck(torch.ops.dnasm.short_conv_backward.default, (x.detach(), x, weight, bias))
+    torch.library.opcheck(torch.ops.dnasm.short_conv.default, (x, weight, bias, 0))
+    torch.library.opcheck(torch.ops.dnasm.short_conv_backward.default, (x.detach(), x, weight, bias, 1))
 
 
 def test_a_shift_or_a_lost_tap_would_be_seen() -> None:
@@ -93,5 +100,9 @@ def test_bad_arguments_are_named() -> None:
         plain(x, torch.zeros(4, 3))
     with pytest.raises(ValueError, match="bias has shape"):
         plain(x, weight, torch.zeros(2))
+    with pytest.raises(ValueError, match="ahead is 3 for 3 taps"):
+        plain(x, weight, ahead=3)
+    with pytest.raises(ValueError, match="weight is on meta"):
+        plain(x, weight.to("meta"))
     with pytest.raises(TypeError, match=r"x\.float"):
         plain(x.long(), weight)
