@@ -17,13 +17,14 @@ from dnasm.config import EmbedConfig
 from dnasm.errors import InputError
 from dnasm.genome import Genome
 from dnasm.models.checkpoint import load
+from dnasm.models.chunks import pieces_of
 from dnasm.ops import set_backend
 from dnasm.tasks.embed_regions import EmbedInput, Region, read_regions
 from dnasm.tasks.embeddings import SUFFIXES, Embeddings, model_hash, require_format, write_embeddings
 from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice, check_length
 from dnasm.tasks.likelihood import check_vocabulary
 from dnasm.tasks.new_file import check_new_file, refuse_same_file
-from dnasm.tasks.pooling import Pool, pool_states
+from dnasm.tasks.pooling import Pool, pool_pieces
 from dnasm.tasks.progress import Meter
 from dnasm.tasks.run_record import now, write_run_json
 from dnasm.vocabulary import Tokens
@@ -107,7 +108,7 @@ def _embed(
 
 
 def _pooled(model: nn.Module, layer: int, pool: Pool, tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b d"]:
-    return pool_states(model.hidden(tokens, layer), tokens, pool)  # type: ignore[operator]
+    return pool_pieces(pieces_of(model, tokens, layer), pool)
 
 
 def _vectors(

@@ -7,7 +7,8 @@ import numpy.typing as npt
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from dnasm.models.likelihood import require_causal, require_dna, target_log_probs
+from dnasm.models.chunks import log_probs
+from dnasm.models.likelihood import require_causal, require_dna
 from dnasm.tasks.forward_batches import BatchRunner, BatchSize, encode_all
 from dnasm.vocabulary import Tokens
 
@@ -41,7 +42,7 @@ def sum_log_probs(runner: BatchRunner, sequences: Sequence[Tokens]) -> npt.NDArr
     """Sum the log-probabilities of each token array, in nats; each row by itself, so that batches cannot matter."""
 
     def per_base(tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b l-1"]:
-        return target_log_probs(runner.model(tokens), tokens)
+        return log_probs(runner.model, tokens)
 
     rows = runner.run(sequences, per_base)
     return np.array([row.sum(dtype=np.float64) for row in rows], dtype=np.float64)

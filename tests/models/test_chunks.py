@@ -1,6 +1,11 @@
 """A long input in pieces gives what it gives at once, and H3 holds no more for it."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.models import LanguageModel
-from dnasm.models.chunks import hidden_chunks, logit_chunks
+from dnasm.models.chunks import hidden_chunks, in_pieces, log_probs, logit_chunks, pieces_of
+from dnasm.models.likelihood import target_log_probs
 
 Maker = Callable[[ModelConfig], LanguageModel]
 
@@ -23,6 +29,24 @@ def test_pieces_joined_are_the_whole(model: LanguageModel, tokens: Tensor, piece
         torch.testing.assert_close(joined, model.hidden(tokens, layer).detach(), atol=5e-5, rtol=1e-4)
     logits = torch.cat(list(logit_chunks(model, tokens, piece)), 1)
     torch.testing.assert_close(logits, model(tokens).detach(), atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("piece", [1, 50, 64, 129, 130])
+@torch.no_grad()
+def test_log_probs_and_states_are_those_of_the_whole(model: LanguageModel, tokens: Tensor, piece: int) -> None:
+    expected = target_log_probs(model(tokens), tokens)
+    torch.testing.assert_close(log_probs(model, tokens, piece), expected, atol=5e-5, rtol=1e-4)
+    parts = list(pieces_of(model, tokens, 0, piece))
+    torch.testing.assert_close(torch.cat([h for h, _ in parts], 1), model.hidden(tokens, 0), atol=5e-5, rtol=1e-4)
+    assert torch.equal(torch.cat([t for _, t in parts], 1), tokens)
+    assert in_pieces(model, 130, piece) is (len(parts) > 1)
+
+
+def test_what_grows_with_the_input_is_read_at_once(configs: dict[str, ModelConfig], make_model: Maker) -> None:
+    for name, config in configs.items():
+        expected = name in ("h3", "h3-heads", "multihybrid", "cnn")
+        assert in_pieces(make_model(config), 300, 100) is expected, name
+    assert not in_pieces(make_model(replace(configs["h3"], bidirectional=True)), 300, 100)
 
 
 class _Largest(TorchDispatchMode):
@@ -55,6 +79,38 @@ def test_h3_needs_no_more_memory_for_more_pieces(configs: dict[str, ModelConfig]
 def test_the_check_sees_a_cache_that_grows(configs: dict[str, ModelConfig], make_model: Maker) -> None:
     model = make_model(configs["rotary"])
     assert _largest(model, 4096) > 2 * _largest(model, 512)
+
+
+_PEAK = """
+import dataclasses, json, resource, sys, torch
+from conftest import CONFIGS, shaken
+from dnasm.models.chunks import log_probs, pieces_of
+from dnasm.tasks.pooling import pool_pieces
+
+torch.set_num_threads(1)
+config = dataclasses.replace(CONFIGS[sys.argv[1]], num_layers=1, d_model=16, d_inner=16, attention_layers=[])
+model, peaks = shaken(config), []
+with torch.inference_mode():
+    for length in (1 << 12, 1 << 13, 1 << 19):
+        tokens = torch.randint(7, 11, (1, length)).to(torch.uint8)
+        log_probs(model, tokens, 1 << 12), pool_pieces(pieces_of(model, tokens, -1, 1 << 12), "mean")
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+print(json.dumps(peaks))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts kilobytes on Linux alone")
+@pytest.mark.parametrize("name", ["h3", "modal", "multihybrid"])
+def test_a_long_input_adds_its_result_to_the_memory_and_no_more(configs: dict[str, ModelConfig], name: str) -> None:
+    """In a fresh process: half a million bases beside eight thousand. At once they would take ten times as much."""
+    outcome = subprocess.run(
+        [sys.executable, "-c", _PEAK, name], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr[-2000:]
+    _, short, long = json.loads(outcome.stdout)
+    kept = (1 << 19) * (4 + 4 + 1 + 8)  # log-probabilities, joined; tokens, and as they were drawn
+    at_once = replace(configs[name], d_model=16, d_inner=16, num_layers=1, attention_layers=[])
+    assert long - short < 2 * kept < at_once.memory(1 << 19, 1, training=False) / 6
 
 
 def test_what_cannot_be_is_named(configs: dict[str, ModelConfig], make_model: Maker) -> None:
