@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -37,6 +38,7 @@ def run(config: BenchConfig) -> None:
         "versions": versions(),
         "git": git_state(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "command": shlex.join(["dnasm", *sys.argv[1:]]),
     }
     for row in rows(config):
         line = json.dumps({**setting, "time": now().isoformat(timespec="seconds"), **row})

@@ -107,6 +107,8 @@ def _ratios(own: list[float], ours: list[float]) -> Row:
     ratios = sorted(theirs / mine for mine, theirs in zip(ours, own, strict=True))
     return {
         "seconds": statistics.median(own),
+        "seconds_lowest": min(own),
+        "seconds_highest": max(own),
         "ratio": statistics.median(ratios),
         "ratio_lowest": ratios[0],
         "ratio_highest": ratios[-1],
