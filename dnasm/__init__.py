@@ -17,6 +17,7 @@ _PUBLIC = {
     "generate": "dnasm.tasks.generate",
     "likelihood": "dnasm.tasks.likelihood_tracks",
     "log_likelihood": "dnasm.tasks.likelihood",
+    "mutagenesis": "dnasm.tasks.mutagenesis",
     "score_variants": "dnasm.tasks.score",
     "ops": "dnasm.ops",
 }

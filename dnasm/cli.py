@@ -86,6 +86,12 @@ VERBS = {
         "genome or regions -> log-likelihood and entropy of every base, as bigWig or bedGraph",
         "dnasm likelihood --model runs/demo/model --genome dnasm:data/yeast_r64.fa.gz --regions chrVIII:1-2000 --out -",
     ),
+    "mutagenesis": Verb(
+        "MutagenesisConfig",
+        "mutagenesis",
+        "region -> score of every substitution and single-base deletion: table, heat map, logo",
+        f"dnasm mutagenesis --model runs/demo/model {_HUMAN} --region human_chr20_sample:1-20 --window 256 --out -",
+    ),
     "generate": Verb(
         "GenerateConfig",
         "generate",

@@ -383,6 +383,42 @@ class LikelihoodConfig(CommonConfig):
 
 
 @dataclass(kw_only=True)
+class MutagenesisConfig(CommonConfig):
+    """Region -> log-likelihood ratio of every substitution and single-base deletion: table, heat map and logo."""
+
+    model: str
+    """Model directory."""
+    genome: str
+    """FASTA that the region lies on."""
+    region: str
+    """contig:first-last (counted from 1, both ends in), or a whole short contig."""
+    out: str
+    """OUT.tsv or OUT.parquet, or - for TSV on standard output."""
+    picture: str | None = None
+    """Heat map and logo: NAME.svg, NAME.png, or NAME for both."""
+    window: int | None = None
+    """Bases in a window, the region in its middle; null: the trained length, at most 8192."""
+    strands: Literal["forward", "reverse", "mean"] = "mean"
+    """Which strand's ratio fills the column llr; with mean both are computed."""
+    deletions: bool = True
+    """Also leave out each base."""
+    gradient: bool = True
+    """Also compute gradient x input."""
+    measured: str | None = None
+    """Table of measured effects (Ref, Alt, Coefficient and a position) to draw beside and to correlate with."""
+    element: str | None = None
+    """Which element of that table; null: the only one in the region."""
+    min_barcodes: int = 10
+    """Leave out its rows that rest on fewer barcodes."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Sequences in a forward call; scores do not depend on it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the forward call; bfloat16 is tried beside float32 first."""
+    strict: bool = False
+    """Refuse a precision that changes the order of scores."""
+
+
+@dataclass(kw_only=True)
 class GenerateConfig(CommonConfig):
     """Prompt -> sequences that follow it, as FASTA, with the settings in each header."""
 
