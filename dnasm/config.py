@@ -484,7 +484,7 @@ class DoctorConfig:
 class BenchConfig:
     """Ours beside what a user would use instead, one JSON line a row."""
 
-    what: Literal["fftconv", "loader", "start", "train", "generate"] = "loader"
+    what: Literal["fftconv", "loader", "start", "train", "generate", "models"] = "loader"
     """What to time."""
     out: str | None = None
     """JSON lines file to append to; null: standard output only."""
@@ -493,13 +493,15 @@ class BenchConfig:
     device: Device = "auto"
     """fftconv, train, generate: where to run."""
     lengths: list[int] = field(default_factory=list)
-    """fftconv, train, generate: only these of the lengths; empty: all."""
+    """fftconv, train, generate, models: only these of the lengths; empty: all."""
     batches: list[int] = field(default_factory=list)
     """fftconv: only these of the batch sizes; empty: all."""
     gated: bool | None = None
     """fftconv: only calls with gates, or only those without; null: both."""
     repeats: int = 7
     """Alternating runs; medians are printed."""
+    threads: int | None = None
+    """models: threads of a CPU; null: as many as torch takes."""
 
 
 FLOAT_WITHOUT_POINT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 mkdir -p runs/bench
-for what in start loader fftconv train generate; do
+for what in start loader fftconv train generate models; do
     dnasm bench "$what" --out "runs/bench/$what.jsonl"
 done
 ls runs/bench
