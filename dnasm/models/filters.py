@@ -7,7 +7,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
@@ -261,7 +261,7 @@ class ExplicitFilter(nn.Module):
 
     def forward(self, length: int) -> Float[Tensor, "d *sides taps"]:
         envelope = self.envelope if self.taps.dim() == 2 else self.envelope[:, None]
-        return (self.taps * envelope)[..., :length].repeat_interleave(self.group, 0)
+        return repeat((self.taps * envelope)[..., :length], "g ... -> (g n) ...", n=self.group)
 
 
 class ModalFilter(nn.Module):
