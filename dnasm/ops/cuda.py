@@ -121,8 +121,9 @@ def _short_self_test(dtype: torch.dtype, device: int) -> None:
 
 
 def _self_test(plan: int, dtype: torch.dtype, precision: int, device: int) -> None:
-    angles = torch.arange(2 * plan, device=f"cuda:{device}").view(1, 2, plan)
-    u, k = torch.sin(angles * 1.7).to(dtype), torch.cos(angles[0] * 0.9) / plan
+    numbers = torch.arange(4 * plan, device=f"cuda:{device}", dtype=torch.float64).view(2, 2, plan)
+    noise = torch.sin(numbers * 12.9898) * 43758.5453 % 1 - 0.5  # pure tones would leave a result of rounding alone
+    u, k = noise[:1].to(dtype), noise[1].float()
     y = _forward(Operands(u, k, precision="float32" if precision else None)).float()
     expected = reference.fftconv(u.float(), k)
     error = ((y - expected).norm() / expected.norm()).item()
