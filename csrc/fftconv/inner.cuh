@@ -10,7 +10,8 @@ struct InnerWork {
   SpectrumLayout layout;
   Level level;              // the outer level that the rows come from
   int rows;                 // of a sequence
-  int blocks, block_shift;  // of columns under one exponent each: how many, and log2 of how wide
+  int blocks;               // of a sequence's columns under one exponent each
+  int ratios, ratio_shift;  // how many of them these rows still carry, and log2 of how wide; 0: all are alike already
   int64_t sequence;         // the first one of this launch
   Scratch x;
 };
@@ -39,7 +40,8 @@ struct InnerWorker {
   DNASM_DEVICE int find_ratios(const Scratch& x, int64_t sequence) const {
     const uint32_t* exponents = x.exponents + sequence * work.blocks;
     const int most = static_cast<int>(row_maximum(exponents, work.blocks));
-    for (int i = thread_index(); i < work.blocks; i += P::kThreads) {
+    if (!work.ratios && thread_index() == 0) ratios()[0] = pack_half2(1, 1);
+    for (int i = thread_index(); i < work.ratios; i += P::kThreads) {
       const float ratio = power_of_two(static_cast<int>(exponents[i]) - most);
       ratios()[i] = pack_half2(ratio, ratio);
     }
@@ -52,7 +54,7 @@ struct InnerWorker {
     for (int w = 0; w < 4; ++w) {
       const int offset = P::unit_column(unit) + P::word_column(w);
       words[w] = *reinterpret_cast<const WordPair*>(at + offset * 4);
-      const uint32_t ratio = ratios()[(column + offset) >> work.block_shift];
+      const uint32_t ratio = ratios()[(column + offset) >> work.ratio_shift];
       words[w].re = mul_half2(words[w].re, ratio), words[w].im = mul_half2(words[w].im, ratio);
     }
     return join_rows(words);
@@ -86,7 +88,7 @@ struct InnerWorker {
     for (int i = 0; i < P::kUnits; ++i) last(at, i, next, eight, side);
   }
   // e(-n (s + 1/4 - R/4) / L): the outer level's twiddle, on its way back.
-  DNASM_DEVICE Complex turn(int n) const { return conjugate(work.level.turn(n, row)); }
+  DNASM_DEVICE Complex turn(int n) const { return conjugate(work.level.turn(n, row % work.level.radix)); }
 
   // Stage 1's adjoint on unit i, times the outer level's turns.
   DNASM_DEVICE void last(char* at, int i, Complex next, Complex eight, Complex side) const {

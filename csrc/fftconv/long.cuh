@@ -12,6 +12,8 @@ namespace dnasm {
 #define DNASM_RING_BYTES (24 << 20)
 #endif
 
+constexpr int kWidestLevel = 256;  // rows of one outer level
+
 template <class P>
 DNASM_KERNEL(128, 1) long_table_kernel(const Params p, const Level level) {
   const int row = block_index() * 4 + thread_index() / 32, lane = thread_index() % 32, of_level = row - P::Rows::kRows;
@@ -28,13 +30,17 @@ DNASM_KERNEL(128, 1) long_table_kernel(const Params p, const Level level) {
 template <class P>
 struct Long {
   int64_t length, group, channels_at_once;
-  Level level;
+  Level first, level;  // the outermost level and the last one, which may be the same
+  bool two;
   SpectrumLayout layout;
   size_t bounds_at, staging_at, spectrum_size;
   int spectrum_top;
 
   explicit Long(const Params& p) : length(plan_length(p.length, kFast)) {
-    level = make_level(length, static_cast<int>(length / P::kLength));
+    const int rows = static_cast<int>(length / P::kLength);
+    two = rows > kWidestLevel;
+    first = make_level(length, two ? 16 : rows);
+    level = two ? make_level(length / 16, rows / 16) : first;
     layout = spectrum_layout<P>(p);
     layout.table_bytes += level.table_rows() * 512;
     layout.channel_bytes = 4 * length;
@@ -52,24 +58,37 @@ struct Long {
     return fit < 1 ? 1 : fit < count ? fit : count;
   }
   FilterStaging<P> staging(const Params* p) const {
-    FilterStaging<P> work{{level.radix, 1, length}, 0, nullptr, nullptr, spectrum_top};
+    FilterStaging<P> work{order(), 0, nullptr, nullptr, spectrum_top};
     if (p) {
       work.bounds = reinterpret_cast<float*>(static_cast<char*>(p->spectrum) + bounds_at);
       work.rows = reinterpret_cast<Complex*>(static_cast<char*>(p->spectrum) + staging_at);
     }
     return work;
   }
-  OuterWork outer(const Params& p, const Scratch& scratch) const {
+  int rows() const { return static_cast<int>(length / P::kLength); }
+  RowOrder order() const { return {rows(), two ? level.radix : 1, length}; }
+  OuterWork outer(const Params& p, const Level& of, const Scratch& scratch) const {
     const Quad* tables = static_cast<const Quad*>(p.spectrum);
-    return {level, tables + P::Rows::kFirst * 32, tables + P::Rows::kRows * 32, 0, scratch};
+    return {of, tables + P::Rows::kFirst * 32, tables + P::Rows::kRows * 32, 0, scratch};
   }
-  InnerWork inner(const Scratch& x) const { return {layout, level, level.radix, level.blocks(), level.tile_shift + 4, 0, x}; }
+  InnerWork inner(const Scratch& x) const {
+    return {layout, level, rows(), first.blocks(), two ? 0 : first.blocks(), two ? 31 : first.tile_shift + 4, 0, x};
+  }
+  // The second level's pass over a group in scratch, one way or the other, where there is one.
+  const char* middle(const Params& p, const Scratch& scratch, int64_t sequences, bool back) const {
+    if (!two) return nullptr;
+    const MiddleWork work{outer(p, level, scratch), first, scratch.exponents};
+    const LaunchShape shape{sequences * first.radix * level.blocks(), OuterPlan::kThreads, level.shared_bytes(), p.stream};
+    return back ? launch(middle_inverse_kernel<OuterPlan::kThreads>, shape, work)
+                : launch(middle_forward_kernel<OuterPlan::kThreads>, shape, work);
+  }
   Scratch scratch(const Params& p, size_t at) const {  // of a group, from byte `at` on
     char* rows = static_cast<char*>(p.scratch) + at;
     return {rows, reinterpret_cast<uint32_t*>(rows + group * 4 * length)};
   }
-  size_t scratch_bytes() const { return round_up(static_cast<size_t>(group) * (4 * static_cast<size_t>(length + level.blocks()))); }
-  float gain() const { return 1 / P::kGain; }
+  size_t scratch_bytes() const { return round_up(static_cast<size_t>(group) * (4 * static_cast<size_t>(length + first.blocks()))); }
+  // What rounded matrices shorten, see Plan::kGain; the outer levels add a little (measured, tests/csrc).
+  float gain() const { return (1 + (two ? 0.85e-4f : 0.65e-4f)) / P::kGain; }
   // Where radix 2 or 8 is among the stages, spectra are shorter by sqrt(2) than unitary ones.
   float gradient_scale() const { return (level.second == 2 || level.second == 8 ? 2.0f : 1.0f) * gain(); }
   static bool full_rows(const Params& p) { return p.length == plan_length(p.length, kFast) && aligned_pairs(p); }
@@ -87,30 +106,32 @@ struct Long {
       const int64_t left = p.channels - work.channel, now = left < plan.channels_at_once ? left : plan.channels_at_once;
       const LaunchShape columns{now * work.blocks(), WideColumns::kThreads, WideColumns::kSharedBytes, p.stream};
       if (const char* text = launch(filter_columns_kernel<P>, columns, p, work)) return text;
-      const LaunchShape inner{now * plan.level.radix, W::kThreads, W::kSharedBytes, p.stream};
+      const LaunchShape inner{now * plan.rows(), W::kThreads, W::kSharedBytes, p.stream};
       if (const char* text = launch(filter_rows_kernel<P>, inner, p, work, plan.layout)) return text;
     }
     return nullptr;
   }
 
   LaunchShape outside(const Params& p, int64_t sequences) const {
-    return {sequences * level.blocks(), OuterPlan::kThreads, level.shared_bytes(), p.stream};
+    return {sequences * first.blocks(), OuterPlan::kThreads, first.shared_bytes(), p.stream};
   }
 
   template <int kDtype, bool kFull, bool kGated>
   static const char* forward(const Params& p) {
     const Long plan(p);
     const Scratch scratch = plan.scratch(p, 0);
-    OuterWork outer = plan.outer(p, scratch);
+    OuterWork outer = plan.outer(p, plan.first, scratch);
     InnerWork inner = plan.inner(scratch);
     const int64_t sequences = p.batch * p.channels;
     for (int64_t first = 0; first < sequences; first += plan.group) {
       const int64_t now = sequences - first < plan.group ? sequences - first : plan.group;
       outer.sequence = inner.sequence = first;
       const LaunchShape outside = plan.outside(p, now);
-      const LaunchShape inside{now * plan.level.radix, P::kThreads, InnerWorker<P>::kSharedBytes, p.stream};
+      const LaunchShape inside{now * plan.rows(), P::kThreads, InnerWorker<P>::kSharedBytes, p.stream};
       const char* text = launch(outer_forward_kernel<kDtype, kFull, kGated>, outside, p, outer, p.u, p.in_gate);
+      if (!text) text = plan.middle(p, scratch, now, false);
       if (!text) text = launch(inner_forward_kernel<P>, inside, p, inner);
+      if (!text) text = plan.middle(p, scratch, now, true);
       const ResultWork result{outer, plan.layout, plan.gain(), nullptr};
       if (!text) text = launch(output_kernel<kDtype, kFull, kGated>, outside, p, result, p.out_gate, p.y);
       if (text) return text;
@@ -128,11 +149,11 @@ struct Long {
       batch = plan.group < p.batch ? plan.group : p.batch;
       channels = plan.group / batch;
       plan.group = channels * batch;
-      const int64_t blocks = channels * plan.level.radix, wanted = (528 + blocks - 1) / blocks;
+      const int64_t blocks = channels * plan.rows(), wanted = (528 + blocks - 1) / blocks;
       chunks = static_cast<int>(wanted < batch ? wanted : batch);
       g_at = plan.scratch_bytes(), partial_at = 2 * g_at;
       skip_at = partial_at + static_cast<size_t>(channels * chunks * 8 * plan.length);
-      bytes = skip_at + static_cast<size_t>(p.batch * p.channels * plan.level.blocks()) * 4;
+      bytes = skip_at + static_cast<size_t>(p.batch * p.channels * plan.first.blocks()) * 4;
     }
   };
   static size_t backward_bytes(const Params& p) {
@@ -151,16 +172,20 @@ struct Long {
       const int64_t channels = p.channels - channel < back.channels ? p.channels - channel : back.channels;
       for (int64_t b = 0; b < p.batch; b += back.batch) {
         const int64_t batch = p.batch - b < back.batch ? p.batch - b : back.batch;
-        OuterWork of_x = plan.outer(p, x), of_g = plan.outer(p, g);
+        OuterWork of_x = plan.outer(p, plan.first, x), of_g = plan.outer(p, plan.first, g);
         of_x.sequence = of_g.sequence = channel * p.batch + b;
         InnerBackWork inner{plan.inner(x), g, static_cast<int>(batch), back.chunks, partial, b == 0};
         inner.inner.sequence = of_x.sequence;
         const LaunchShape outside = plan.outside(p, channels * batch);
-        const LaunchShape inside{channels * back.chunks * plan.level.radix, P::kThreads,
+        const LaunchShape inside{channels * back.chunks * plan.rows(), P::kThreads,
                                  InnerWorker<P>::kSharedBytes + 12 * P::kLength, p.stream};
         const char* text = launch(outer_forward_kernel<kDtype, kFull, kGated>, outside, p, of_x, p.u, p.in_gate);
         if (!text) text = launch(outer_forward_kernel<kDtype, kFull, kGated>, outside, p, of_g, p.dy, p.out_gate);
+        if (!text) text = plan.middle(p, x, channels * batch, false);
+        if (!text) text = plan.middle(p, g, channels * batch, false);
         if (!text) text = launch(inner_backward_kernel<P>, inside, p, inner);
+        if (!text && p.dout_gate.data) text = plan.middle(p, x, channels * batch, true);
+        if (!text) text = plan.middle(p, g, channels * batch, true);
         const ResultWork on_x{of_x, plan.layout, plan.gain(), nullptr}, on_g{of_g, plan.layout, plan.gain(), skip_sums};
         if (!text && p.dout_gate.data)
           text = launch(output_kernel<kDtype, kFull, kGated>, outside, p, on_x, p.dy, p.dout_gate);
@@ -168,11 +193,11 @@ struct Long {
         if (text) return text;
       }
       if (!p.dk && !p.dskip) continue;
-      const int64_t skip_partials = p.batch * plan.level.blocks();
-      const GradientWork work{{plan.level.radix, 1, plan.length}, channel, back.chunks, partial, plan.gradient_scale(),
+      const int64_t skip_partials = p.batch * plan.first.blocks();
+      const GradientWork work{plan.order(), channel, back.chunks, partial, plan.gradient_scale(),
                               skip_sums, static_cast<int>(skip_partials)};
       using W = Wide<P::kLength>;
-      const LaunchShape rows{channels * plan.level.radix, W::kThreads, W::kSharedBytes, p.stream};
+      const LaunchShape rows{channels * plan.rows(), W::kThreads, W::kSharedBytes, p.stream};
       const LaunchShape columns{channels * plan.staging(nullptr).blocks(), WideColumns::kThreads, WideColumns::kSharedBytes,
                                 p.stream};
       const char* text = p.dk ? launch(gradient_rows_kernel<P>, rows, work) : nullptr;

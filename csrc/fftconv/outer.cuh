@@ -159,23 +159,27 @@ struct OuterWorker {
     ldmatrix_trans(x.im, at + 2 * work.level.block_columns());
     return x;
   }
-  // To scratch: row i's columns 4 q to 4 q + 3 of tile t, times their turns.
+  // To scratch: row h of `sums`, columns 4 q to 4 q + 3, times turn step^j.
+  static DNASM_DEVICE void put(char* to, const Sums& sums, int h, Complex turn, Complex step) {
+    Complex z[4];
+    DNASM_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      z[j] = Complex{sums.re[j % 2][2 * h + j / 2], sums.im[j % 2][2 * h + j / 2]} * turn;
+      if (j < 3) turn = turn * step;
+    }
+    *reinterpret_cast<Quad*>(to) = {{pack_half2(z[0].re, z[1].re), pack_half2(z[0].im, z[1].im),
+                                     pack_half2(z[2].re, z[3].re), pack_half2(z[2].im, z[3].im)}};
+  }
+  DNASM_DEVICE char* scratch(int row, int c) const {
+    const Level& level = work.level;
+    return work.scratch.rows + ((sequence * level.radix + row) * level.columns + c) * 4;
+  }
   DNASM_DEVICE void finish(const Sums& sums, int rows, int t) const {
-    char* to = work.scratch.rows + sequence * (4ll * work.level.radix * work.level.columns);
     const int at = column + t * 16 + q() * 4;
     DNASM_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int row = rows + g() + 8 * h;
-      const Complex step = work.level.turn(1, row);
-      Complex turn = work.level.turn(at, row), z[4];
-      DNASM_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        z[j] = Complex{sums.re[j % 2][2 * h + j / 2], sums.im[j % 2][2 * h + j / 2]} * turn;
-        if (j < 3) turn = turn * step;
-      }
-      *reinterpret_cast<Quad*>(to + (static_cast<int64_t>(row) * work.level.columns + at) * 4) = {
-          {pack_half2(z[0].re, z[1].re), pack_half2(z[0].im, z[1].im), pack_half2(z[2].re, z[3].re),
-           pack_half2(z[2].im, z[3].im)}};
+      put(scratch(row, at), sums, h, work.level.turn(at, row), work.level.turn(1, row));
     }
   }
   // Stage 1's sums of unit i on their way: to scratch if there is no second stage, else through shared memory.
@@ -191,6 +195,30 @@ struct OuterWorker {
       const Tile x = load(16 * group(i), 1, tile(i));
       finish(product<false>(matrix(work.second, 6 * group(i)), x), 16 * group(i), tile(i));
     }
+  }
+  // A unit's words of rows 2 q, 2 q + 1, 2 q + 8, 2 q + 9, at `from` and `step` apart.
+  DNASM_DEVICE void read(WordPair (&words)[4], int from, int step, int t) const {
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w)
+      words[w] = *reinterpret_cast<const WordPair*>(
+          scratch(from + step * (2 * q() + w % 2 + w / 2 * 8), column + t * 16 + 2 * g()));
+  }
+  // The way back to last(x, i), unit i's operand for stage 1's adjoint.
+  template <class Last>
+  DNASM_DEVICE void inverse(const Last& last) const {
+    DNASM_UNROLL
+    for (int i = 0; i < OuterPlan::kUnits; ++i) {
+      const int rows = work.level.second == 1 ? 0 : 16 * group(i);
+      WordPair words[4];
+      read(words, rows, 1, tile(i));
+      const Tile x = join_rows(words);
+      if (work.level.second == 1) last(x, i);
+      else store(product<true>(matrix(work.second, 6 * group(i) + 3), x).rounded(), rows, 1, tile(i));
+    }
+    if (work.level.second == 1) return;
+    sync_block();
+    DNASM_UNROLL
+    for (int i = 0; i < OuterPlan::kUnits; ++i) last(load(group(i), work.level.second, tile(i)), i);
   }
 };
 
@@ -258,10 +286,8 @@ outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, co
 template <class Emit>
 DNASM_DEVICE void outer_inverse(const OuterWork& work, const Emit& emit) {
   const OuterWorker me(work);
-  const Level& level = work.level;
-  const char* from = work.scratch.rows + me.sequence * (4ll * level.radix * level.columns);
   const Quad re = me.back_table(2), im = me.back_table(3);
-  const auto last = [&](const Tile& x, int i) {
+  me.inverse([&](const Tile& x, int i) {
     float c[2][4] = {};
     DNASM_UNROLL
     for (int nt = 0; nt < 2; ++nt) {
@@ -270,28 +296,62 @@ DNASM_DEVICE void outer_inverse(const OuterWork& work, const Emit& emit) {
     }
     DNASM_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const int row = (me.g() + 8 * h) * level.second + me.group(i), column = me.column + me.tile(i) * 16 + me.q() * 4;
+      const int row = (me.g() + 8 * h) * work.level.second + me.group(i);
       const float v[4] = {c[0][2 * h], c[1][2 * h], c[0][2 * h + 1], c[1][2 * h + 1]};
-      emit(column, row * level.columns, v);
+      emit(me.column + me.tile(i) * 16 + me.q() * 4, row * work.level.columns, v);
     }
-  };
-  DNASM_UNROLL
+  });
+}
+
+// A second level, for the longest plans: each row of the first is a sequence of its own, complex, in place in scratch.
+struct MiddleWork {
+  OuterWork outer;  // of the second level; its sequences are the first one's rows
+  Level above;
+  const uint32_t* exponents;  // of the first level's blocks of columns
+  DNASM_DEVICE DftMatrix first_matrix(const Quad& re, const Quad& im) const {
+    return {re, im, {{neg_half2(im.w[0]), neg_half2(im.w[1]), neg_half2(im.w[2]), neg_half2(im.w[3])}}};
+  }
+};
+
+template <int kThreads>  // a template, so that each object has its own
+DNASM_KERNEL(kThreads, 2) middle_forward_kernel(const MiddleWork work) {
+  const OuterWorker me(work.outer);
+  const Level& level = work.outer.level;
+  const uint32_t* exponents = work.exponents + me.sequence / work.above.radix * work.above.blocks();
+  const int most = static_cast<int>(row_maximum(exponents, work.above.blocks()));
+  const DftMatrix first = work.first_matrix(me.table(work.outer.first, 0), me.table(work.outer.first, 1));
+  DNASM_UNROLL_ONCE
   for (int i = 0; i < OuterPlan::kUnits; ++i) {
-    const int rows = level.second == 1 ? 0 : 16 * me.group(i), column = me.column + me.tile(i) * 16 + 2 * me.g();
     WordPair words[4];
+    me.read(words, me.group(i), level.second, me.tile(i));
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) {
-      const int row = rows + 2 * me.q() + w % 2 + w / 2 * 8;
-      words[w] = *reinterpret_cast<const WordPair*>(from + (static_cast<int64_t>(row) * level.columns + column) * 4);
+      const int n = ((2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(i)) * level.columns + me.column;
+      const float scale = power_of_two(static_cast<int>(exponents[n / work.above.block_columns()]) - most);
+      const uint32_t ratio = pack_half2(scale, scale);
+      words[w].re = mul_half2(words[w].re, ratio), words[w].im = mul_half2(words[w].im, ratio);
     }
-    const Tile x = join_rows(words);
-    if (level.second == 1) last(x, i);
-    else me.store(product<true>(me.matrix(work.second, 6 * me.group(i) + 3), x).rounded(), rows, 1, me.tile(i));
+    me.store(product<false>(first, join_rows(words)).rounded(), me.group(i), level.second, me.tile(i));
   }
-  if (level.second == 1) return;
-  sync_block();
-  DNASM_UNROLL
-  for (int i = 0; i < OuterPlan::kUnits; ++i) last(me.load(me.group(i), level.second, me.tile(i)), i);
+  me.second_stage();
+}
+
+template <int kThreads>
+DNASM_KERNEL(kThreads, 2) middle_inverse_kernel(const MiddleWork work) {
+  const OuterWorker me(work.outer);
+  const DftMatrix first = work.first_matrix(me.back_table(2), me.back_table(3));
+  const int above_row = static_cast<int>(me.sequence % work.above.radix);
+  const Complex step = conjugate(work.above.turn(1, above_row));
+  me.inverse([&](const Tile& x, int i) {
+    const Sums sums = product<true>(first, x);
+    const int column = me.column + me.tile(i) * 16 + me.q() * 4;
+    DNASM_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const int row = (me.g() + 8 * h) * work.outer.level.second + me.group(i);
+      const int n = row * work.outer.level.columns + column;
+      me.put(me.scratch(row, column), sums, h, conjugate(work.above.turn(n, above_row)), step);
+    }
+  });
 }
 
 }  // namespace dnasm

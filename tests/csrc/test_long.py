@@ -48,7 +48,8 @@ def assert_right(kernels: Kernels, case: Case) -> None:
         (1, 3, 65537, 200_000, "", True),  # two outer stages, ragged rows at odd addresses, more taps than samples
         (1, 1, 262144, 1000, "i", False),
         (1, 1, 500_002, 400_000, "o", True),
-        (1, 1, 1 << 20, 1 << 20, "io", False),
+        (1, 1, 1 << 20, 1 << 20, "", False),
+        (1, 1, (1 << 20) + 3, 1 << 20, "io", False),  # two outer levels
     ],
 )
 def test_every_result_meets_the_bounds(
@@ -145,7 +146,7 @@ RACES = {
     "the second stage does not wait": Fault(
         "outer.cuh", "    sync_block();\n    DNASM_UNROLL_ONCE\n", "    DNASM_UNROLL_ONCE\n"
     ),
-    "the way back does not wait": Fault("outer.cuh", "  sync_block();\n  DNASM_UNROLL\n", "  DNASM_UNROLL\n"),
+    "the way back does not wait": Fault("outer.cuh", "    sync_block();\n    DNASM_UNROLL\n", "    DNASM_UNROLL\n"),
     "scales are used before they are known": Fault("inner.cuh", "    sync_block();\n    return exp", "    return exp"),
     "the inner stages do not wait": Fault(
         "inner.cuh", "    transform.sync_team();\n    const Complex next", "    const Complex next"
