@@ -15,6 +15,7 @@ _PUBLIC = {
     "load": "dnasm.models.checkpoint",
     "embed": "dnasm.tasks.embed",
     "generate": "dnasm.tasks.generate",
+    "layers": "dnasm.tasks.embed_layers",
     "likelihood": "dnasm.tasks.likelihood_tracks",
     "log_likelihood": "dnasm.tasks.likelihood",
     "mutagenesis": "dnasm.tasks.mutagenesis",

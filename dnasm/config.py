@@ -337,17 +337,21 @@ class EmbedConfig(CommonConfig):
     model: str
     """Model directory."""
     regions: str
-    """BED (needs `--genome`) or FASTA."""
+    """FASTA, or with `--genome` a BED, a contig, or contig:first-last (counted from 1, both ends in)."""
     out: str
-    """OUT.npz, OUT.parquet or OUT.h5ad."""
+    """OUT.npz, OUT.parquet, OUT.h5ad or OUT.zarr."""
     genome: str | None = None
-    """FASTA that the BED speaks of."""
-    layer: int = -1
-    """Block after which hidden states are read, from 0; -1: after the final norm."""
-    pool: Literal["mean", "max", "last"] = "mean"
-    """How the positions of a sequence become one vector; N is left out."""
-    strands: Literal["forward", "mean"] = "forward"
-    """`mean` averages the vectors of both strands."""
+    """FASTA that the regions speak of."""
+    layer: int | list[int | str] | str = -1
+    """Layer by number or name, or a list, as [0, layers.1, ln_f]: 0 is after the first block, -1 after the last norm."""
+    pool: Literal["mean", "max", "last", "centre", "none"] = "mean"
+    """How the positions of a sequence become one vector; N is left out. none: every position, to .zarr."""
+    strands: Literal["forward", "mean", "concat"] = "forward"
+    """`mean` averages the vectors of both strands, `concat` puts them side by side."""
+    window: int | None = None
+    """Cut every sequence into windows of so many bases; null: take it whole."""
+    stride: int | None = None
+    """Bases from one window's start to the next; null: the window."""
     batch_size: int | Literal["auto"] = "auto"
     """Sequences in a forward call; vectors do not depend on it."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,7 +1,7 @@
 """What is to be embedded: sequences at hand, the records of a FASTA, or the regions of a BED."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -11,6 +11,7 @@ from dnasm.errors import ConfigError, InputError
 from dnasm.genome import BedRecord, Genome, read_bed
 from dnasm.tasks.contig_names import ContigNames
 from dnasm.tasks.forward_batches import encode_all
+from dnasm.tasks.region_input import parse_place
 from dnasm.vocabulary import Tokens
 
 EmbedInput = str | PathLike[str] | Sequence[str | Tokens]
@@ -25,13 +26,22 @@ class Region:
     start: int
     end: int
     strand: str
-    read: Callable[[], Tokens]
-    """Its tokens, in the strand's reading direction."""
+    fetch: Callable[[int, int], Tokens]
+    """Tokens from a start to an end, forward strand."""
 
     @property
     def length(self) -> int:
         """Bases."""
         return self.end - self.start
+
+    def read(self) -> Tokens:
+        """Read its tokens, in the strand's reading direction."""
+        tokens = self.fetch(self.start, self.end)
+        return vocabulary.reverse_complement(tokens) if self.strand == "-" else tokens
+
+    def part(self, start: int, end: int) -> "Region":
+        """Cut a region out of it, with its place in the name."""
+        return replace(self, name=f"{self.name}:{start}-{end}", start=start, end=end)
 
 
 def read_regions(source: EmbedInput, genome: Genome | None) -> list[Region]:
@@ -50,6 +60,10 @@ def read_regions(source: EmbedInput, genome: Genome | None) -> list[Region]:
             raise ConfigError(f"{source}: a BED file needs the genome that its coordinates speak of (--genome)")
         names = ContigNames(genome, "embed")
         return [_of_record(record, f"{source}:{record.line}", genome, names) for record in read_bed(source)]
+    if genome is not None and not Path(source).exists():
+        place = parse_place(str(source), genome, ContigNames(genome, "embed"))
+        fetch = partial(genome.tokens, place.contig)
+        return [Region(str(source), place.contig, place.start, place.end, "+", fetch)]
     if not Path(source).exists() and not plain.endswith((".fa", ".fasta", ".fna")):
         raise InputError(f"{str(source)[:60]!r} is no file; give a BED, a FASTA or a list of sequences")
     _refuse_genome(genome, str(source))
@@ -63,11 +77,26 @@ def _refuse_genome(genome: Genome | None, what: str) -> None:
 
 
 def _of_tokens(name: str, tokens: Tokens) -> Region:
-    return Region(name, "", 0, len(tokens), "+", lambda: tokens)
+    return Region(name, "", 0, len(tokens), "+", lambda start, end: tokens[start:end])
 
 
 def _whole(records: Genome, name: str, length: int) -> Region:
-    return Region(name, name, 0, length, "+", partial(records.tokens, name, 0, length))
+    return Region(name, name, 0, length, "+", partial(records.tokens, name))
+
+
+def cut_windows(regions: Sequence[Region], window: int, stride: int) -> list[Region]:
+    """Cut every region into windows that begin `stride` apart; the last one is shorter if the region ends before it.
+
+    Raises:
+        ConfigError: If a length is below 1.
+    """
+    if window < 1 or stride < 1:
+        raise ConfigError(f"window is {window}, stride {stride}; both must be at least 1")
+    return [
+        region.part(start, min(start + window, region.end))
+        for region in regions
+        for start in range(region.start, max(region.end - window + stride, region.start + 1), stride)
+    ]
 
 
 def _of_record(record: BedRecord, where: str, genome: Genome, names: ContigNames) -> Region:
@@ -80,10 +109,5 @@ def _of_record(record: BedRecord, where: str, genome: Genome, names: ContigNames
             f"{where}: {interval.contig}:{interval.start:,}-{interval.end:,} is empty or leaves the contig, which has "
             f"{genome.contigs[contig]:,} bases"
         )
-
-    def read() -> Tokens:
-        tokens = genome.tokens(contig, interval.start, interval.end)
-        return vocabulary.reverse_complement(tokens) if strand == "-" else tokens
-
     name = record.name or f"{interval.contig}:{interval.start}-{interval.end}({strand})"
-    return Region(name, interval.contig, interval.start, interval.end, strand, read)
+    return Region(name, interval.contig, interval.start, interval.end, strand, partial(genome.tokens, contig))

@@ -1,6 +1,7 @@
 """Vectors with what they are of, and the files that hold them."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import dnasm
 from dnasm.errors import MissingExtra
 from dnasm.tasks.new_file import new_file
 
-SUFFIXES = (".npz", ".parquet", ".h5ad")
+SUFFIXES = (".npz", ".parquet", ".h5ad", ".zarr")
 
 Text = npt.NDArray[np.object_]
 Vectors = npt.NDArray[np.float32]
@@ -25,6 +26,8 @@ class Embeddings:
     """One vector a row, with the sequence that it is of and how it was made; numpy takes it for the vectors."""
 
     vectors: Vectors
+    """(n, d), with several layers (n, layers, d). With pool `none` a row is a base: row i's are those from
+    `offsets[i]` to `offsets[i + 1]`."""
     ids: Text
     """Name of the region or record, or `sequence 0` and so on."""
     contig: Text
@@ -33,14 +36,16 @@ class Embeddings:
     end: npt.NDArray[np.int64]
     strand: Text
     """`-`: the reverse strand was read."""
-    layer: int
+    layers: tuple[str, ...]
     pool: str
     strands: str
     model_hash: str
     """SHA-256 of the model's weights."""
+    offsets: npt.NDArray[np.int64] | None = None
+    """n + 1 numbers, where every position was kept."""
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.ids)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.array(self.vectors, dtype=dtype, copy=copy)
@@ -50,7 +55,7 @@ class Embeddings:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and channels."""
+        """Of `vectors`."""
         return self.vectors.shape
 
     @property
@@ -61,13 +66,18 @@ class Embeddings:
     @property
     def provenance(self) -> dict[str, str]:
         """How the vectors were made."""
-        return {
-            "layer": str(self.layer),
-            "pool": self.pool,
-            "strands": self.strands,
-            "model_hash": self.model_hash,
-            "dnasm_version": dnasm.__version__,
-        }
+        return provenance(self.layers, self.pool, self.strands, self.model_hash)
+
+
+def provenance(layers: Sequence[str], pool: str, strands: str, digest: str) -> dict[str, str]:
+    """Say how vectors were made, in the words that every format holds."""
+    return {
+        "layer": ",".join(layers),
+        "pool": pool,
+        "strands": strands,
+        "model_hash": digest,
+        "dnasm_version": dnasm.__version__,
+    }
 
 
 def model_hash(model: nn.Module) -> str:
@@ -86,7 +96,8 @@ def require_format(suffix: str) -> None:
     Raises:
         MissingExtra: If its package is not installed.
     """
-    needed = {".parquet": ("pyarrow", "tables"), ".h5ad": ("anndata", "anndata")}.get(suffix)
+    extras = {".parquet": ("pyarrow", "tables"), ".h5ad": ("anndata", "anndata"), ".zarr": ("zarr", "anndata")}
+    needed = extras.get(suffix)
     if needed is None:
         return
     try:
@@ -116,10 +127,14 @@ def _write_parquet(embeddings: Embeddings, draft: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    width = embeddings.shape[1]
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.vectors.reshape(-1)), width)
     text = {name: pa.array(column) for name, column in embeddings.columns.items()}
-    table = pa.table({**text, "vector": vectors})
+    vectors = {
+        "vector" if layer is None else f"vector_{layer}": pa.FixedSizeListArray.from_arrays(
+            pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[-1]
+        )
+        for layer, values in _by_layer(embeddings)
+    }
+    table = pa.table(text | vectors)
     pq.write_table(table.replace_schema_metadata(embeddings.provenance), draft)
 
 
@@ -129,4 +144,13 @@ def _write_h5ad(embeddings: Embeddings, draft: Path) -> None:
 
     obs = pd.DataFrame(embeddings.columns)
     obs.index = [str(number) for number in range(len(obs))]  # ids may repeat, an index may not
-    anndata.AnnData(X=embeddings.vectors, obs=obs, uns=embeddings.provenance).write_h5ad(draft)
+    by_layer = dict(_by_layer(embeddings))
+    X, obsm = (by_layer[None], {}) if None in by_layer else (None, by_layer)
+    anndata.AnnData(X=X, obs=obs, obsm=obsm, uns=embeddings.provenance).write_h5ad(draft)
+
+
+def _by_layer(embeddings: Embeddings) -> list[tuple[str | None, Vectors]]:
+    """Vectors of each layer with its name; a single layer that was not asked for in a list has none."""
+    if embeddings.vectors.ndim == 2:
+        return [(None, embeddings.vectors)]
+    return [(layer, embeddings.vectors[:, i]) for i, layer in enumerate(embeddings.layers)]

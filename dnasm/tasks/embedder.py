@@ -1,0 +1,115 @@
+"""Run a model over regions and pool what its layers hold: rows in order, in chunks that fit the memory."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Integer
+from torch import Tensor, nn
+
+from dnasm import vocabulary
+from dnasm.errors import InputError
+from dnasm.models.backbone import LanguageModel
+from dnasm.tasks.embed_layers import Layer, find_layers, hidden_layers, hidden_pieces, layer_names, takes_pieces
+from dnasm.tasks.embed_regions import Region
+from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice, check_length, evaluating
+from dnasm.tasks.likelihood import check_vocabulary
+from dnasm.tasks.pooling import Pool, pool_pieces, pool_states
+from dnasm.vocabulary import Tokens
+
+EmbedStrands = Literal["forward", "mean", "concat"]
+Rows = npt.NDArray[np.float32]
+
+_CHUNK = 1024  # regions whose tokens are held at a time
+_CHUNK_NUMBERS = 1 << 26  # of a chunk's result, where every position is kept
+
+
+class Embedder:
+    """A model and what is wanted of it."""
+
+    def __init__(
+        self, model: nn.Module, layer: Layer | Sequence[Layer], pool: Pool, strands: EmbedStrands, batch_size: BatchSize
+    ) -> None:
+        check_vocabulary(model)
+        check_choice("pool", pool, get_args(Pool))
+        check_choice("strands", strands, get_args(EmbedStrands))
+        self.model = model
+        self.pool: Pool = pool
+        self.strands: EmbedStrands = strands
+        self.runner = BatchRunner(model, batch_size, pad=True)
+        self._numbers = find_layers(model, layer)
+        self.layers = layer_names(model, self._numbers)
+        self.single = isinstance(layer, int | str)
+        self._compute = partial(_pooled, model, self._numbers, pool)
+
+    def check(self, regions: Sequence[Region]) -> None:
+        """Raise InputError for the first region that the model cannot take."""
+        for region in regions:
+            check_length(region.name, region.length, self.runner.max_length)
+
+    def run(self, regions: Sequence[Region]) -> Iterator[tuple[list[Region], list[Rows]]]:
+        """Yield regions in their order, each with its (layers, d), or with `none` (bases, layers, d).
+
+        A region without a base has nan.
+        """
+        stream = iter(regions)
+        while chunk := list(islice(stream, self._chunk(regions))):
+            yield chunk, self._chunk_rows(chunk)
+
+    def _chunk(self, regions: Sequence[Region]) -> int:
+        if self.pool != "none":
+            return _CHUNK
+        longest = max((region.length for region in regions), default=1)
+        width = len(self._numbers) * int(getattr(getattr(self.model, "config", None), "d_model", 1))
+        return max(1, min(_CHUNK, _CHUNK_NUMBERS // (longest * width)))
+
+    def _chunk_rows(self, chunk: Sequence[Region]) -> list[Rows]:
+        tokens: list[Tokens] = [region.read() for region in chunk]
+        own = self._rows(tokens)
+        if self.strands == "forward":
+            return own
+        opposite = self._rows([vocabulary.reverse_complement(sequence) for sequence in tokens])
+        if self.pool == "none":
+            opposite = [rows[::-1] for rows in opposite]
+        if self.strands == "mean":
+            return [(a + b) / np.float32(2) for a, b in zip(own, opposite, strict=True)]
+        return [np.concatenate([a, b], -1) for a, b in zip(own, opposite, strict=True)]
+
+    def _rows(self, sequences: Sequence[Tokens]) -> list[Rows]:
+        long = {i for i, sequence in enumerate(sequences) if takes_pieces(self.model, len(sequence))}
+        short = iter(self.runner.run([s for i, s in enumerate(sequences) if i not in long], self._compute))
+        rows = []
+        for i, sequence in enumerate(sequences):
+            row = self._long(sequence) if i in long else next(short)
+            rows.append(row[: len(sequence)] if self.pool == "none" else row)
+        return rows
+
+    def _long(self, sequence: Tokens) -> Rows:
+        assert isinstance(self.model, LanguageModel), "takes_pieces has said so"
+        with evaluating(self.model):
+            pieces = hidden_pieces(self.model, torch.from_numpy(sequence)[None], self._numbers)
+            if self.pool == "none":
+                return np.concatenate([piece.cpu().numpy() for piece in pieces])
+            flat = (piece.flatten(1) for piece in pieces)
+            return pool_pieces(flat, sequence, self.pool).reshape(len(self._numbers), -1)
+
+
+def _pooled(model: nn.Module, numbers: Sequence[int], pool: Pool, tokens: Integer[Tensor, "b l"]) -> Tensor:
+    hidden = hidden_layers(model, tokens, numbers)
+    pooled = pool_states(hidden.flatten(2), tokens, pool)
+    return pooled.reshape(*pooled.shape[:-1], len(numbers), -1)
+
+
+def require_bases(regions: Sequence[Region], rows: Sequence[Rows]) -> None:
+    """Refuse a region of nothing but N.
+
+    Raises:
+        InputError: Names it.
+    """
+    for region, row in zip(regions, rows, strict=True):
+        if np.isnan(row).all():
+            raise InputError(f"{region.name}: holds no A, C, G or T, so there is nothing to pool; leave it out")
