@@ -1,17 +1,17 @@
 """Sequences that begin alike: the beginning is read once, and for each sequence only what follows it.
 
-Scoring asks for many windows that differ in a base near their middle. A causal model need not read the first half again
-for each of them: any family goes on from a copy of its state. For Hyena, whose state is as dear as the beginning itself,
-what matters is kept apart: what the beginning adds to every later output of each long convolution, and the last few
-inputs of each short one. Its first layer needs no more than a table, because all that comes before its long convolution
-depends on as many tokens as the short one has taps.
+Scoring asks for many windows that differ in a base near their middle. A causal model need not read the first half
+again for each of them: any family goes on from a copy of its state. For Hyena, whose state is as dear as the beginning
+itself, what matters is kept apart: what the beginning adds to every later output of each long convolution, and the last
+few inputs of each short one. Its first layer needs no more than a table, because all that comes before its long
+convolution depends on as many tokens as the short one has taps.
 
 A row's values depend on its own prefix and suffix alone: on no other row, and not on how rows are batched.
 """
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Integer
@@ -20,15 +20,18 @@ from torch.nn.functional import pad
 
 from dnasm.models.backbone import MLP, Block, LanguageModel
 from dnasm.models.likelihood import target_log_probs
-from dnasm.models.mixers import Hyena
+from dnasm.models.mixers import H3, Hyena
 from dnasm.models.state import DecodingState, MixerState
 from dnasm.ops import Spectrum, fftconv, short_conv, spectrum
 from dnasm.vocabulary import NUM_TOKENS
 
 _MOST_CODES = NUM_TOKENS**3
+_KEPT_FILTERS = 4
+_CACHED = 512  # positions of an MLP at a time
 _GELU = (0.0713548162726, 1.5957691216057308)  # tanh-form GELU is x * sigmoid(x * (b + a * x * x))
 
 
+@runtime_checkable
 class PrefixReader(Protocol):
     """A causal model, ready to read beginnings and what may follow them."""
 
@@ -52,8 +55,11 @@ def prefix_reader(model: nn.Module) -> PrefixReader | None:
     if not isinstance(model, LanguageModel) or not model.config.causal:
         return None
     blocks = [cast(Block, block) for block in model.backbone.layers]
-    plain = all(isinstance(block.mixer, Hyena) and isinstance(block.mlp, MLP) for block in blocks)
-    return HyenaReader(model) if plain and model.backbone.ln_f.weight.dtype == torch.float32 else StateReader(model)
+    if all(isinstance(block.mixer, Hyena) and isinstance(block.mlp, MLP) for block in blocks):
+        return HyenaReader(model) if model.backbone.ln_f.weight.dtype == torch.float32 else None
+    if any(isinstance(block.mixer, H3 | Hyena) for block in blocks):
+        return None  # these go on from a state more slowly than they read a whole window by transforms
+    return StateReader(model)
 
 
 class StateReader:
@@ -62,24 +68,22 @@ class StateReader:
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
 
-    def read(
-        self, prefixes: Integer[Tensor, "p c"], room: int
-    ) -> tuple[DecodingState, Float[Tensor, "p 1 v"], Integer[Tensor, "p 1"]]:
+    def read(self, prefixes: Integer[Tensor, "p c"], room: int) -> tuple[DecodingState, Float[Tensor, "p 1 v"]]:
         """Bring a state up to the prefixes' end."""
         state = self._model.start(prefixes.shape[0], prefixes.shape[1] + room)
-        return state, self._model.extend(prefixes, state)[:, -1:], prefixes[:, -1:]
+        return state, self._model.extend(prefixes, state)[:, -1:]
 
     def log_probs(
         self,
-        held: tuple[DecodingState, Float[Tensor, "p 1 v"], Integer[Tensor, "p 1"]],
+        held: tuple[DecodingState, Float[Tensor, "p 1 v"]],
         rows: Sequence[int],
         suffixes: Integer[Tensor, "b n"],
     ) -> Float[Tensor, "b n"]:
         """Extend a copy of the state that holds a row for each suffix."""
-        state, last, tail = held
+        state, last = held
         index = torch.tensor(rows, device=suffixes.device)
         logits = self._model.extend(suffixes, _take(state, index))
-        return _joined_log_probs(last[index], logits, tail[index], suffixes)
+        return _joined_log_probs(last[index], logits, suffixes)
 
 
 def _take(state: DecodingState, index: Integer[Tensor, " b"]) -> DecodingState:
@@ -87,18 +91,18 @@ def _take(state: DecodingState, index: Integer[Tensor, " b"]) -> DecodingState:
 
     def taken(layer: MixerState) -> MixerState:
         held = {field.name: getattr(layer, field.name) for field in fields(layer)}
-        return replace(layer, **{name: value[index] for name, value in held.items() if isinstance(value, Tensor)})
+        rows: dict[str, Any] = {name: value[index] for name, value in held.items() if isinstance(value, Tensor)}
+        return replace(layer, **rows)
 
     return replace(state, layers=[taken(layer) for layer in state.layers])
 
 
 def _joined_log_probs(
-    last: Float[Tensor, "b 1 v"],
-    logits: Float[Tensor, "b n v"],
-    tail: Integer[Tensor, "b 1"],
-    suffixes: Integer[Tensor, "b n"],
+    last: Float[Tensor, "b 1 v"], logits: Float[Tensor, "b n v"], suffixes: Integer[Tensor, "b n"]
 ) -> Float[Tensor, "b n"]:
-    return target_log_probs(torch.cat([last, logits], 1), torch.cat([tail, suffixes], 1))
+    """Judge each suffix's first base by what the prefix says of it; the last logits are of what is not there."""
+    before = suffixes[:, :1]  # stands where the prefix's last token does, which is given, not judged
+    return target_log_probs(torch.cat([last, logits], 1), torch.cat([before, suffixes], 1))
 
 
 class _LayerPast(NamedTuple):
@@ -115,6 +119,8 @@ class _HyenaPast(NamedTuple):
     last: Float[Tensor, "p 1 v"]
     tail: Integer[Tensor, "p past"]
     """The last tokens."""
+    filters: list[Spectrum]
+    """As much of each layer's filter as a suffix needs."""
 
 
 class _Lookup(NamedTuple):
@@ -143,18 +149,18 @@ class HyenaReader:
         self._blocks = [cast(Block, block) for block in model.backbone.layers]
         self._mixers = [cast(Hyena, block.mixer) for block in self._blocks]
         self._past = self._mixers[0].short_filter.weight.shape[-1] - 1
-        self._filters: dict[tuple[int, int], list[tuple[Tensor, Spectrum]]] = {}
+        self._filters: dict[tuple[int, int], list[tuple[Tensor, Spectrum]]] = {}  # by length of prefix and suffix
         # Ordinary tensors, not inference tensors: a spectrum asks for their version.
         with torch.inference_mode(False), torch.no_grad():
             self._lookup = self._make_lookup() if NUM_TOKENS ** (self._past + 1) <= _MOST_CODES else None
 
+    @torch.no_grad()
     def read(self, prefixes: Integer[Tensor, "p c"], room: int) -> _HyenaPast:
         """Read prefixes once, with the output of each long convolution `room` positions beyond them."""
         length, backbone = prefixes.shape[1], self._model.backbone
         x, layers = backbone.embeddings(prefixes), []
-        for block, mixer, (taps, _) in zip(
-            self._blocks, self._mixers, self._long_filters(length, room), strict=True
-        ):
+        filters = self._long_filters(length, room)
+        for block, mixer, (taps, _) in zip(self._blocks, self._mixers, filters, strict=True):
             h = block.norm1(x)
             gate, signal = _short(mixer, h)
             y = fftconv(pad(signal, (0, room)), taps, skip=mixer.filter_fn.bias)
@@ -162,45 +168,46 @@ class HyenaReader:
             layers.append(_LayerPast(recent, y[..., length:].clone()))
             if len(layers) == len(self._blocks):  # nothing but the last position is asked for
                 x, y, gate = (t.narrow(dim, length - 1, 1) for t, dim in ((x, 1), (y, 2), (gate, 2)))
-            x = x.clone()
             _add_projected(x, y[..., : gate.shape[-1]] * gate, mixer.out_proj)
-            x = x + block.mlp(block.norm2(x))
+            _add_mlp(x, block)
         tail = pad(prefixes, (self._past, 0))[:, length:]
-        return _HyenaPast(layers, self._logits(x), tail)
+        return _HyenaPast(layers, self._logits(x), tail, [values for _, values in filters])
 
+    @torch.no_grad()
     def log_probs(
         self, held: _HyenaPast, rows: Sequence[int], suffixes: Integer[Tensor, "b n"]
     ) -> Float[Tensor, "b n"]:
         """Run the layers over the suffixes alone."""
-        room = suffixes.shape[1]
         index = torch.tensor(rows, device=suffixes.device)
         # One prefix for all rows is the common case on a grid: then nothing is copied.
         same = slice(rows[0], rows[0] + 1) if len(set(rows)) == 1 else index
         tail = held.tail[index].to(suffixes.dtype)
         x = self._model.backbone.embeddings(suffixes)
-        filters = next(filters for (_, size), filters in self._filters.items() if size == room)
         for number, (block, mixer) in enumerate(zip(self._blocks, self._mixers, strict=True)):
             past = held.layers[number]
             if number == 0 and self._lookup is not None:
                 gate, signal = self._lookup.read(torch.cat([tail, suffixes], 1), self._past)
             else:
                 h = torch.cat([past.recent[index], block.norm1(x)], 1)
-                gate, signal = (part[..., self._past :] for part in _short(mixer, h))
-            y = fftconv(signal, filters[number][1], skip=mixer.filter_fn.bias)
+                gate, signal = (part[..., self._past :] for part in _short(mixer, h, inside=True))
+            y = fftconv(signal, held.filters[number], skip=mixer.filter_fn.bias)
             y += past.owed[same]
             y *= gate
             _add_projected(x, y, mixer.out_proj)
-            x += _run_mlp(cast(MLP, block.mlp), block.norm2(x))
-        return _joined_log_probs(held.last[index], self._logits(x), tail[:, -1:], suffixes)
+            _add_mlp(x, block)
+        return _joined_log_probs(held.last[index], self._logits(x), suffixes)
 
     def _logits(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n v"]:
-        model = self._model
-        return model.lm_head(model.backbone.ln_f(x), model.backbone.embeddings.word_embeddings.weight)
+        head, embeddings = self._model.lm_head, self._model.backbone.embeddings.word_embeddings.weight
+        hidden = self._model.backbone.ln_f(x)
+        return head(hidden, embeddings) if x.is_cuda else torch.cat([head(row, embeddings) for row in hidden.split(1)])
 
     def _long_filters(self, length: int, room: int) -> list[tuple[Tensor, Spectrum]]:
         """Return each layer's filter as long as a whole sequence, and the spectrum of as much as a suffix needs."""
         key = length, room
         if key not in self._filters:
+            while len(self._filters) >= _KEPT_FILTERS:  # at a contig's ends every few variants have another length
+                self._filters.pop(next(iter(self._filters)))
             with torch.inference_mode(False), torch.no_grad():
                 whole = [mixer.filter_fn(length + room) for mixer in self._mixers]
                 self._filters[key] = [(k, spectrum(k[:, :room].contiguous(), room)) for k in whole]
@@ -218,23 +225,60 @@ class HyenaReader:
         return _Lookup(torch.cat([gate, x1 * v]))
 
 
-def _short(mixer: Hyena, h: Float[Tensor, "b l d"]) -> tuple[Float[Tensor, "b d l"], Float[Tensor, "b d l"]]:
-    """Project and convolve with a few taps; return the outer gate and what the long convolution takes."""
-    weight, bias = mixer.in_proj.weight, mixer.in_proj.bias
-    # The product is made with channels first, as the convolutions want them.
-    u = torch.baddbmm(bias[:, None], weight.expand(h.shape[0], -1, -1), h.transpose(1, 2))
-    gate, x1, v = short_conv(u, mixer.short_filter.weight[:, 0], mixer.short_filter.bias).chunk(3, 1)
+def _product(weight: Float[Tensor, "e d"], h: Float[Tensor, "b l d"]) -> Float[Tensor, "b e l"]:
+    """Multiply each position with a matrix; channels come out first, as the convolutions want them.
+
+    On a CPU each row is a product of its own: how a library rounds a product may depend on its size.
+    """
+    if h.is_cuda:
+        return torch.matmul(weight, h.transpose(1, 2))
+    products = h.new_empty(h.shape[0], weight.shape[0], h.shape[1])
+    for row, out in zip(h, products, strict=True):
+        torch.mm(weight, row.T, out=out)
+    return products
+
+
+def _short(
+    mixer: Hyena, h: Float[Tensor, "b l d"], *, inside: bool = False
+) -> tuple[Float[Tensor, "b d l"], Float[Tensor, "b d l"]]:
+    """Project and convolve with a few taps; return the outer gate and what the long convolution takes.
+
+    Args:
+        mixer: Whose.
+        h: Its input.
+        inside: The first positions, whose past is not there, may be wrong: then the projection's bias need not be
+            added to each position, since it goes through the taps as one number.
+    """
+    weight, offset = mixer.short_filter.weight[:, 0], mixer.in_proj.bias
+    bias: Tensor | None = mixer.short_filter.bias
+    u = _product(mixer.in_proj.weight, h)
+    if inside:
+        through = offset * weight.sum(1)
+        bias = through if bias is None else through + bias
+    else:
+        u += offset[:, None]
+    gate, x1, v = short_conv(u, weight, bias).chunk(3, 1)
     return gate, x1 * v
 
 
 def _add_projected(x: Float[Tensor, "b n d"], y: Float[Tensor, "b d n"], projection: nn.Linear) -> None:
     """Add the projection of y, whose channels come first, to x."""
-    x.baddbmm_(y.transpose(1, 2), projection.weight.T.expand(len(x), -1, -1))
+    if x.is_cuda:
+        x += torch.matmul(y.transpose(1, 2), projection.weight.T)
+    else:
+        for row, values in zip(x, y, strict=True):
+            row.addmm_(values.T, projection.weight.T)
     x += projection.bias
 
 
-def _run_mlp(mlp: MLP, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-    """Compute what `mlp` does; its GELU by a sigmoid in place, which takes half the time on a CPU."""
-    h = mlp.fc1(x)
-    gate = (h * h).mul_(_GELU[0]).add_(_GELU[1]).mul_(h).sigmoid_()
-    return mlp.fc2(h.mul_(gate))
+def _add_mlp(x: Float[Tensor, "b n d"], block: Block) -> None:
+    """Add what the block's MLP makes of x; its GELU by a sigmoid in place, which takes half the time on a CPU.
+
+    There a few hundred positions go at a time, so that the wide layer between stays in the cache; a GPU wants them all.
+    """
+    mlp = cast(MLP, block.mlp)
+    for part in [x] if x.is_cuda else [part for row in x for part in row.split(_CACHED)]:
+        h = mlp.fc1(block.norm2(part))
+        gate = torch.addcmul(h.new_full((), _GELU[1]), h, h, value=_GELU[0]).mul_(h).sigmoid_()
+        part.flatten(0, -2).addmm_(h.mul_(gate).flatten(0, -2), mlp.fc2.weight.T)
+        part += mlp.fc2.bias

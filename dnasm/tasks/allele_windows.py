@@ -13,6 +13,8 @@ import numpy as np
 from dnasm import vocabulary
 from dnasm.vocabulary import Tokens
 
+_LEAST_BLOCK = 64  # bases between two cuts: each costs the reading of what lies before it
+
 ReadBases = Callable[[int, int], Tokens]
 """Tokens of bases `start` to `end` of one contig, forward strand."""
 
@@ -45,6 +47,8 @@ class WindowPair:
     alternate: Tokens
     first: int
     """Index of the first changed base; 0 where the contig begins with it, so that no model predicts it."""
+    cut: int = 0
+    """Both windows and those of neighbours on the grid are alike up to here."""
 
 
 def find_change(start: int, ref: str, alt: str) -> Change:
@@ -100,7 +104,17 @@ def cut_windows(read: ReadBases, contig_length: int, change: Change, window: int
     bases = read(start, flank_end)
     first = change.start - start
     edited = np.concatenate([bases[:first], change.alternate, bases[change.end - start :]])
-    return WindowPair(bases[:length], edited[:length], first)
+    return WindowPair(bases[:length], edited[:length], first, cut_before(first, window, grid))
+
+
+def cut_before(first: int, window: int, grid: int = 1) -> int:
+    """Find up to where windows are shared; it depends on the variant's place alone, as the window does.
+
+    >>> [cut_before(first, 1024, 64) for first in (512, 575, 511, 3)]
+    [512, 512, 448, 0]
+    """
+    block, middle = max(_LEAST_BLOCK, grid), window // 2
+    return max(0, middle + (first - middle) // block * block)
 
 
 def cut_windows_reverse(read: ReadBases, contig_length: int, change: Change, window: int, grid: int = 1) -> WindowPair:

@@ -4,7 +4,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from dnasm.errors import ConfigError, InputError
 from dnasm.vocabulary import Tokens
 
 BatchSize = int | Literal["auto"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Compute = Callable[[Tensor], Tensor]
 """Token ids (b, l) on the model's device to one row of results for each sequence."""
 
@@ -39,6 +41,8 @@ class BatchRunner:
         self.model = model
         self.device = torch.device("cpu") if parameter is None else parameter.device
         self.max_length = longest_input(model)
+        self.calls = 0
+        """Forward calls so far."""
         self._fixed = None if batch_size == "auto" else int(batch_size)
         self._auto_bases = _AUTO_BASES.get(self.device.type, _AUTO_BASES["cpu"])
         config = getattr(model, "config", None)
@@ -74,21 +78,43 @@ class BatchRunner:
 
     def _batches(
         self, sequences: Sequence[Tokens], length: int, members: list[int], compute: Compute
-    ) -> Iterator[tuple[list[int], npt.NDArray[Any]]]:
-        done = 0
-        while done < len(members):
-            chosen = members[done : done + self.size(length)]
+    ) -> Iterator[tuple[Sequence[int], npt.NDArray[Any]]]:
+        def run(chosen: Sequence[int]) -> npt.NDArray[Any]:
             batch = np.full((len(chosen), length), vocabulary.PAD, dtype=np.uint8)
             for row, index in enumerate(chosen):
                 batch[row, : len(sequences[index])] = sequences[index]
+            return compute(torch.from_numpy(batch).to(self.device)).cpu().numpy()
+
+        return self.in_batches(members, length, run)
+
+    def in_batches(
+        self, members: Sequence[Item], length: int, work: Callable[[Sequence[Item]], Result]
+    ) -> Iterator[tuple[Sequence[Item], Result]]:
+        """Do work on as many members at once as fit, and on half as many after each lack of memory.
+
+        Args:
+            members: What there is to do.
+            length: Bases that the work on one member reads.
+            work: One forward call.
+
+        Yields:
+            The members of each call, and what it returned.
+
+        Raises:
+            ConfigError: If there is no room for a single one.
+        """
+        done = 0
+        while done < len(members):
+            chosen = members[done : done + self.size(length)]
             try:
-                rows = compute(torch.from_numpy(batch).to(self.device)).cpu().numpy()
+                self.calls += 1
+                result = work(chosen)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._halve(len(chosen), length)
                 continue
-            yield chosen, rows
+            yield chosen, result
             done += len(chosen)
 
     def _halve(self, size: int, length: int) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from torch import nn
@@ -13,15 +13,27 @@ from dnasm.errors import ConfigError
 from dnasm.genome import Genome
 from dnasm.tasks.allele_windows import WindowPair, cut_windows, cut_windows_reverse, find_change, room
 from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice
-from dnasm.tasks.likelihood import check_vocabulary, sum_log_probs
+from dnasm.tasks.likelihood import check_vocabulary
+from dnasm.tasks.prefetch import prefetch
 from dnasm.tasks.score_table import MISSING, ScoreTable
 from dnasm.tasks.variant_checks import Allele, CheckRef, VariantChecker, Verdict
+from dnasm.tasks.window_likelihoods import Window, WindowReader
 from dnasm.vocabulary import Tokens
 
 Strands = Literal["forward", "reverse", "mean"]
 
 MAX_DEFAULT_WINDOW = 8192
-_FEWEST_ALLELES = 16  # in a chunk, so that records of one place meet and share their reference window
+_FEWEST_ALLELES = 512  # in a chunk, so that neighbours meet and share what is the same in their windows
+
+Pairs = dict[str, tuple[int, int]]
+"""Strand -> numbers of the windows of REF and ALT."""
+
+
+class _Chunk(NamedTuple):
+    """Alleles that are scored together, and the distinct windows that this takes."""
+
+    rows: list[tuple[Allele, Verdict, Pairs]]
+    windows: list[Window]
 
 
 class VariantScorer:
@@ -42,6 +54,7 @@ class VariantScorer:
         check_choice("strands", strands, get_args(Strands))
         check_choice("check_ref", check_ref, get_args(CheckRef))
         self.runner = BatchRunner(model, batch_size)
+        self._reader = WindowReader(self.runner)
         self.window = pick_window(model, window)
         if not 1 <= grid <= max(1, self.window // 4):
             raise ConfigError(f"grid is {grid}; it must be from 1 to a quarter of the window of {self.window} bases")
@@ -53,34 +66,41 @@ class VariantScorer:
 
     def score(self, alleles: Iterable[Allele]) -> Iterator[ScoreTable]:
         """Yield tables whose rows, taken together, are the alleles in their order."""
-        stream = iter(alleles)
-        size = max(_FEWEST_ALLELES, self.runner.size(self.window))
-        while chunk := list(islice(stream, size)):
-            yield self._score_chunk(chunk)
+        with prefetch(self._chunks(alleles)) as chunks:
+            for chunk in chunks:
+                yield self._evaluate(chunk)
+
+    def cut(self, allele: Allele) -> dict[str, WindowPair]:
+        """Return the windows of an allele on each strand that is scored; none if it cannot be scored."""
+        return self._windows(allele)[1]
 
     def check(self, alleles: Iterable[Allele]) -> Counter[str]:
         """Count what would become of alleles, without the model."""
         return Counter(self._windows(allele)[0].status for allele in alleles)
 
-    def _score_chunk(self, alleles: list[Allele]) -> ScoreTable:
-        distinct: dict[bytes, int] = {}
-        verdicts: list[Verdict] = []
-        pairs: list[dict[str, tuple[int, int]]] = []
+    def _chunks(self, alleles: Iterable[Allele]) -> Iterator[_Chunk]:
+        stream = iter(alleles)
+        size = max(_FEWEST_ALLELES, self.runner.size(self.window))
+        while listed := list(islice(stream, size)):
+            yield self._prepare(listed)
+
+    def _prepare(self, alleles: list[Allele]) -> _Chunk:
+        distinct: dict[Window, int] = {}
+        rows: list[tuple[Allele, Verdict, Pairs]] = []
         for allele in alleles:
             verdict, windows = self._windows(allele)
-            verdicts.append(verdict)
-            pairs.append({
-                strand: (_number(distinct, pair.reference), _number(distinct, pair.alternate))
+            pairs = {
+                strand: (_number(distinct, pair.reference, pair.cut), _number(distinct, pair.alternate, pair.cut))
                 for strand, pair in windows.items()
-            })  # fmt: skip
-        likelihoods = sum_log_probs(self.runner, [np.frombuffer(window, np.uint8) for window in distinct])
+            }
+            rows.append((allele, verdict, pairs))
+        return _Chunk(rows, list(distinct))
+
+    def _evaluate(self, chunk: _Chunk) -> ScoreTable:
+        sums = self._reader.sums(chunk.windows)
         return ScoreTable.from_rows(
-            _row(
-                allele,
-                verdict,
-                {strand: float(likelihoods[alt] - likelihoods[ref]) for strand, (ref, alt) in p.items()},
-            )
-            for allele, verdict, p in zip(alleles, verdicts, pairs, strict=True)
+            _row(allele, verdict, {strand: float(sums[alt] - sums[ref]) for strand, (ref, alt) in pairs.items()})
+            for allele, verdict, pairs in chunk.rows
         )
 
     def _windows(self, allele: Allele) -> tuple[Verdict, dict[str, WindowPair]]:
@@ -123,9 +143,9 @@ def pick_window(model: nn.Module, window: int | None) -> int:
     return window
 
 
-def _number(distinct: dict[bytes, int], window: Tokens) -> int:
+def _number(distinct: dict[Window, int], window: Tokens, cut: int) -> int:
     """Give equal windows the same number, so that the model reads each once."""
-    return distinct.setdefault(window.tobytes(), len(distinct))
+    return distinct.setdefault(Window(window.tobytes(), cut), len(distinct))
 
 
 def _row(allele: Allele, verdict: Verdict, ratios: dict[str, float]) -> tuple[object, ...]:

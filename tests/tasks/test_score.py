@@ -16,9 +16,11 @@ from dnasm.errors import ConfigError, InputError, OutputError, ReferenceMismatch
 from dnasm.genome import Genome, Variant
 from dnasm.models.checkpoint import load, save_model
 from dnasm.tasks import score
+from dnasm.tasks.likelihood import log_likelihood
 from dnasm.tasks.score import score_variants
 from dnasm.tasks.score_table import COLUMNS, ScoreTable
-from dnasm.tasks.variant_scorer import pick_window
+from dnasm.tasks.variant_input import read_alleles
+from dnasm.tasks.variant_scorer import VariantScorer, pick_window
 
 from .scoring import (
     PROBABILITIES,
@@ -95,6 +97,33 @@ def test_a_larger_batch_takes_fewer_forward_calls(genome: Genome) -> None:
         score_variants(model, random_variants("c", SEQUENCE, 40), genome, window=64, batch_size=size)
         calls.append(model.calls)
     assert calls[0] > 6 * calls[1] > 6 * calls[2]
+
+
+@pytest.mark.parametrize("grid", [1, 64])
+def test_calls_of_a_model_that_goes_on_from_a_beginning_fall_too(genome: Genome, grid: int) -> None:
+    calls, tables = [], []
+    for size in (1, 8, 64):
+        scorer = VariantScorer(small_model(), genome, window=256, grid=grid, batch_size=size)
+        tables.append(ScoreTable.concatenate(scorer.score(read_alleles(random_variants("c", SEQUENCE, 40)))))
+        calls.append(scorer.runner.calls)
+    assert calls[0] > 3 * calls[1] > 3 * calls[2]
+    assert_array_equal(tables[0].llr, tables[1].llr)
+    assert_array_equal(tables[0].llr, tables[2].llr)
+
+
+@pytest.mark.parametrize("family", ["hyena", "attention", "multihybrid"])
+def test_sharing_beginnings_changes_no_score(genome: Genome, family: str) -> None:
+    """Two windows a variant, each read whole: the plain loop."""
+    model, variants = small_model(family), random_variants("c", SEQUENCE, 30)
+    for grid in (1, 64):
+        table = score_variants(model, variants, genome, window=256, grid=grid)
+        scorer = VariantScorer(model, genome, window=256, grid=grid)
+        for allele, forward, reverse in zip(read_alleles(variants), table.llr_forward, table.llr_reverse, strict=True):
+            windows = scorer.cut(allele)
+            for strand, value in (("forward", forward), ("reverse", reverse)):
+                pair = windows[strand]
+                reference, alternate = log_likelihood(model, [pair.reference, pair.alternate])
+                assert abs(alternate - reference - value) < 1e-4
 
 
 def test_a_grid_shares_reference_windows(genome: Genome) -> None:
