@@ -1,11 +1,11 @@
 // The convolution with a short filter as tensor-core products, no transform: each row costs its length times the taps.
 //
-// Cut time into blocks of 16, t = 16 i + c. Then y[16 i + c] = sum over lag blocks j and r of x[16 (i - j) + r] T_j[r][c],
-// T_j[r][c] = k[16 j + c - r]: products of a matrix X of time blocks, shifted by j rows, and a Toeplitz matrix. A lane's
-// left operand is four neighbours of x, its right one two neighbours of k; so x lies in shared memory as it is, and k
-// twice, once for each parity. Inner digits are permuted, slot s of half h is 4 (s / 2) + 2 h + s % 2, which makes a
-// lane's four results neighbours as well. The gradient of x is the same product with the filter turned round; that of k is
-// X^T G by lag block, summed along diagonals.
+// Cut time into blocks of 16, t = 16 i + c. Then y[16 i + c] = sum over lag blocks j and r of T_j[c][r] x[16 (i - j) + r],
+// T_j[c][r] = k[16 j + c - r]: products of a Toeplitz matrix and a matrix of time blocks, shifted by j. A lane's right
+// operand is four neighbours of x, a word of its left one two neighbours of k; so x lies in shared memory as it is, and k
+// twice, once for each parity. For that r and c are permuted: slot s of half h holds r = 4 (s / 2) + 2 h + s % 2 and
+// c = 2 s + h, so that a lane's results are pairs of neighbours too. The gradient of x is the same product with the filter
+// turned round; that of k is X^T G by lag block, summed along diagonals.
 //
 // A warp works alone on a unit: four tiles of 256 results, of one row or of up to four short ones. It holds what the
 // filter reaches from there as fp16 under one power of two a row.
@@ -18,6 +18,9 @@
 
 namespace dnasm {
 
+struct One {
+  uint32_t w[1];
+};
 struct alignas(8) Twin {
   uint32_t w[2];
 };
@@ -35,15 +38,14 @@ struct Reach {
   DNASM_SHARED_CODE int before() const { return (past + 14) / 16; }
   DNASM_SHARED_CODE int after() const { return (future + 15) / 16; }
   DNASM_SHARED_CODE int blocks() const { return before() + after() + 1; }
-  DNASM_SHARED_CODE int pitch() const { return 8 * (before() + after()) + 17; }  // words of one parity's taps: odd
-  DNASM_SHARED_CODE int tap_words() const { return 2 * pitch() + 2; }  // so that what follows stays 8-byte aligned
+  DNASM_SHARED_CODE int tap_words() const { return 2 * (8 * (before() + after()) + 18); }  // of both parities
 };
 
 // How rows are cut into units, and units dealt to blocks.
 struct DirectWork {
   Reach reach;
-  int tiles, rows;  // tiles of a row in a unit, rows of a unit
-  int64_t segments, units, chunks, groups;
+  int tiles, rows, shift;  // tiles of a row in a unit, rows of a unit; tile t belongs to row t >> shift
+  int segments, units, chunks, groups;
 
   DirectWork(const Params& p, int warps, int64_t blocks_wanted) {
     const int64_t taps = p.filter_length < p.length ? p.filter_length : p.length;
@@ -51,57 +53,68 @@ struct DirectWork {
     reach = {static_cast<int>(taps), p.bidirectional ? static_cast<int>(ahead) : 0};
     const int64_t all = (p.length + kTile - 1) / kTile;
     tiles = static_cast<int>(all < kTiles ? all : kTiles);
-    rows = kTiles / tiles;
-    segments = (all + tiles - 1) / tiles;
-    units = (p.batch + rows - 1) / rows * segments;
+    rows = kTiles / tiles, shift = tiles > 2 ? 2 : tiles - 1;
+    segments = static_cast<int>((all + tiles - 1) / tiles);
+    units = static_cast<int>((p.batch + rows - 1) / rows) * segments;  // short of 2^31: dispatch.cu
     const int64_t most = (units + warps - 1) / warps, wanted = (blocks_wanted + p.channels - 1) / p.channels;
-    chunks = wanted < most ? wanted : most;
+    chunks = static_cast<int>(wanted < most ? wanted : most);
     groups = (reach.blocks() + kLagGroup - 1) / kLagGroup;
   }
   DNASM_SHARED_CODE int halves(const Reach& r) const { return tiles * kTile + 16 * (r.before() + r.after()); }  // of a row
   DNASM_SHARED_CODE int buffer_bytes(const Reach& r) const { return rows * halves(r) * 2 + 16; }  // and its exponents
 };
 
-template <int kDtype, int kCount>
-struct Neighbours {  // kCount elements of a row from position n on
+// kCount elements of a row, from its nth on, which stands at `at`. kEven: rows are made of whole, aligned words, so that a
+// word is there or it is not.
+template <int kDtype, int kCount, bool kEven>
+struct Neighbours {
   using E = Element<kDtype>;
   using Scalar = typename E::Scalar;
-  using Words = typename std::conditional<kCount == 8, Quad, Twin>::type;
-  static DNASM_DEVICE bool whole(const Scalar* row, int64_t n, int64_t length) {
-    return n >= 0 && n + kCount <= length && reinterpret_cast<uintptr_t>(row + n) % sizeof(Words) == 0;
-  }
-  static DNASM_DEVICE void load(const Scalar* row, int64_t n, int64_t length, float (&v)[kCount]) {
-    Words x;
-    if (whole(row, n, length)) {
-      x = *reinterpret_cast<const Words*>(row + n);
-    } else {
-      DNASM_UNROLL
-      for (int i = 0; i < kCount / 2; ++i) {
-        const int64_t at = n + 2 * i;
-        x.w[i] = E::join(at >= 0 && at < length ? row[at] : Scalar{}, at + 1 >= 0 && at + 1 < length ? row[at + 1] : Scalar{});
-      }
+  using Words = typename std::conditional<kCount == 8, Quad, One>::type;
+  static DNASM_DEVICE Words load(const Scalar* at, int n, int length) {
+    Words x{};
+    if (kEven) {
+      if (n >= 0 && n < length) x = *reinterpret_cast<const Words*>(at);
+      return x;
     }
+    DNASM_UNROLL
+    for (int i = 0; i < kCount / 2; ++i) {
+      const int m = n + 2 * i;
+      x.w[i] = E::join(m >= 0 && m < length ? at[2 * i] : Scalar{}, m + 1 >= 0 && m + 1 < length ? at[2 * i + 1] : Scalar{});
+    }
+    return x;
+  }
+  static DNASM_DEVICE void widen(const Words& x, float (&v)[kCount]) {
     DNASM_UNROLL
     for (int i = 0; i < kCount / 2; ++i) v[2 * i] = E::low(x.w[i]), v[2 * i + 1] = E::high(x.w[i]);
   }
-  static DNASM_DEVICE void store(Scalar* row, int64_t n, int64_t length, const float (&v)[kCount]) {
+  static DNASM_DEVICE void store(Scalar* at, int n, int length, const float (&v)[kCount]) {
     Words x;
     DNASM_UNROLL
     for (int i = 0; i < kCount / 2; ++i) x.w[i] = E::pack(v[2 * i], v[2 * i + 1]);
-    if (whole(row, n, length)) {
-      *reinterpret_cast<Words*>(row + n) = x;
-    } else {
-      DNASM_UNROLL
-      for (int i = 0; i < kCount; ++i)
-        if (n + i < length) row[n + i] = E::pick(x.w[i / 2], i % 2);
+    if (kEven) {
+      if (n < length) *reinterpret_cast<Words*>(at) = x;
+      return;
     }
+    DNASM_UNROLL
+    for (int i = 0; i < kCount; ++i)
+      if (n + i < length) at[i] = E::pick(x.w[i / 2], i % 2);
   }
 };
+inline bool even_rows(const Params& p) {
+  for (const Rows* r : {&p.u, &p.in_gate, &p.out_gate, &p.y, &p.dy, &p.du, &p.din_gate, &p.dout_gate})
+    if (r->data && (static_cast<int64_t>(reinterpret_cast<uintptr_t>(r->data)) | r->stride_b * 2 | r->stride_d * 2) % 16) return false;
+  return p.length % 8 == 0;
+}
 
-// The taps of one channel as a lane's right operands. word(j, e) holds k[m] and k[m - 1], m = 16 j + 2 e + lane's own.
+// The taps of one channel as a lane's left operands: of lag block j, k[m] beside k[m - 1] for m = 16 j + the lane's own
+// plus 0 and 1, then -2 and -1.
 struct DirectTaps {
-  const uint32_t* words;
-  DNASM_DEVICE uint32_t word(int j, int e) const { return words[-8 * j - e]; }
+  const Twin* words;
+  DNASM_DEVICE void operand(int j, uint32_t (&a)[4]) const {
+    const Twin near = words[-8 * j], far = words[-8 * j + 1];
+    a[0] = near.w[0], a[1] = near.w[1], a[2] = far.w[0], a[3] = far.w[1];
+  }
 };
 
 struct DirectBlock {
@@ -139,13 +152,12 @@ struct DirectBlock {
   template <int kThreads>
   DNASM_DEVICE DirectTaps place_taps(uint32_t* to, const Reach& r, bool turned) const {
     const float scale = power_of_two(exponent);
-    const int pitch = r.pitch(), top = 16 * r.before() + 16;
-    for (int i = thread_index(); i < 2 * pitch; i += kThreads) {
-      const int s = top + i / pitch - 2 * (i % pitch);
+    const int top = 16 * r.before() + 16;
+    for (int i = thread_index(); i < r.tap_words(); i += kThreads) {
+      const int s = top + i % 2 - i / 2 * 2;
       to[i] = pack_half2(scale * tap(turned ? -s : s), scale * tap(turned ? 1 - s : s - 1));
     }
-    const int g = lane / 4, q = lane % 4;
-    return {to + g % 2 * pitch + top / 2 - 2 * (g / 2) + 2 * q};
+    return {reinterpret_cast<const Twin*>(to) + top / 2 - lane / 4 + 2 * (lane % 4)};
   }
 };
 
@@ -158,122 +170,182 @@ struct DirectBuffer {
 
   DNASM_DEVICE DirectBuffer(char* memory, const DirectWork& work, const Reach& r)
       : at(memory + 16), exponents(reinterpret_cast<int*>(memory)), reach(r), halves(work.halves(r)) {}
-  // The first result's place in tile t, for the lane's four neighbours of time block g.
+  // Tile t's time block g, at the lane's four neighbours.
   DNASM_DEVICE const char* tile(const DirectWork& work, int t, int lane) const {
-    return at + 2 * (t / work.tiles * halves + 16 * reach.before() + t % work.tiles * kTile) + 32 * (lane / 4) + 8 * (lane % 4);
+    const int r = t >> work.shift;
+    return at + 2 * (r * halves + 16 * reach.before() + (t - r * work.tiles) * kTile) + 32 * (lane / 4) + 8 * (lane % 4);
   }
   DNASM_DEVICE const char* row(int r) const { return at + 2 * (r * halves + 16 * reach.before()); }
 };
 
-template <int kDtype>
+// What makes results of sums under a power of two, in two steps where one float does not hold it.
+struct PowerOfTwo {
+  float most, rest;
+  DNASM_DEVICE explicit PowerOfTwo(int e) : most(power_of_two(e)), rest(power_of_two(e < -126 ? e + 126 : e > 127 ? e - 127 : 0)) {}
+};
+
+template <int kDtype, bool kEven>
 struct DirectWarp {
   using Scalar = typename Element<kDtype>::Scalar;
-  using Eight = Neighbours<kDtype, 8>;
-  using Four = Neighbours<kDtype, 4>;
+  using Eight = Neighbours<kDtype, 8, kEven>;
+  using Two = Neighbours<kDtype, 2, kEven>;
   const DirectBlock& block;
-  int64_t first_row, start;  // of the unit
-  int rows;                  // of it that there are
+  int64_t first_row;
+  int start, length, rows;  // of the unit: its first position; rows that there are
 
-  DNASM_DEVICE DirectWarp(const DirectBlock& b, int64_t unit) : block(b) {
+  DNASM_DEVICE DirectWarp(const DirectBlock& b, int unit) : block(b) {
     const DirectWork& w = b.work;
-    first_row = unit / w.segments * w.rows, start = unit % w.segments * w.tiles * kTile;
+    const int group = unit / w.segments;
+    first_row = static_cast<int64_t>(group) * w.rows;
+    start = (unit - group * w.segments) * (w.tiles * kTile), length = static_cast<int>(b.p.length);
     const int64_t left = b.p.batch - first_row;
     rows = unit >= w.units ? 0 : static_cast<int>(left < w.rows ? left : w.rows);
   }
-  DNASM_DEVICE Scalar* row(const Rows& tensor, int r) const {
-    return static_cast<Scalar*>(tensor.data) + (first_row + r) * tensor.stride_b + block.channel * tensor.stride_d;
+  DNASM_DEVICE Scalar* row(const Rows& tensor, int r) const {  // at the unit's first position
+    return static_cast<Scalar*>(tensor.data) + first_row * tensor.stride_b + block.channel * tensor.stride_d + start +
+           r * tensor.stride_b;
   }
 
   // One pass over row r of x = a * gate, rounded under 2^e; what it would have had to be under.
   DNASM_DEVICE int fill_row(const DirectBuffer& to, const Rows& a, const Rows& gate, int r, int e) const {
+    constexpr int kFlight = 4;  // loads on their way together
     const float scale = power_of_two(e);
-    const Scalar *x = row(a, r), *g = gate.data ? row(gate, r) : nullptr;
-    uint32_t most = 0;
-    DNASM_UNROLL_BY_FOUR
-    for (int i = block.lane; i < to.halves / 8; i += 32) {
-      const int64_t n = start - 16 * to.reach.before() + 8 * i;
-      float v[8], factor[8];
-      Eight::load(x, n, block.p.length, v);
-      if (g) Eight::load(g, n, block.p.length, factor);
-      Quad words;
+    const int before = 16 * to.reach.before(), count = to.halves / 8;
+    const bool gated = gate.data;
+    const Scalar *x = row(a, r) - before, *g = gated ? row(gate, r) - before : x;
+    Quad* out = reinterpret_cast<Quad*>(to.at + 2 * r * to.halves);
+    float most = 0;
+    for (int first = block.lane; first < count; first += 32 * kFlight) {
+      Quad words[kFlight], factors[kFlight];
       DNASM_UNROLL
-      for (int j = 0; j < 8; ++j) {
-        if (g) v[j] *= factor[j];
-        const uint32_t bits = float_bits(fabsf(v[j]));
-        most = bits < 0x7f800000u && bits > most ? bits : most;  // a NaN or an infinity sets no scale
+      for (int k = 0; k < kFlight; ++k) {
+        const int i = first + 32 * k, n = i < count ? start - before + 8 * i : length;
+        words[k] = Eight::load(x + 8 * i, n, length);
+        if (gated) factors[k] = Eight::load(g + 8 * i, n, length);
       }
       DNASM_UNROLL
-      for (int j = 0; j < 4; ++j) words.w[j] = pack_half2(v[2 * j] * scale, v[2 * j + 1] * scale);
-      reinterpret_cast<Quad*>(to.at + 2 * r * to.halves)[i] = words;
+      for (int k = 0; k < kFlight; ++k) {
+        float v[8], factor[8];
+        Eight::widen(words[k], v);
+        if (gated) {
+          Eight::widen(factors[k], factor);
+          DNASM_UNROLL
+          for (int j = 0; j < 8; ++j) v[j] *= factor[j];
+        }
+        DNASM_UNROLL
+        for (int j = 0; j < 8; ++j) most = fmaxf(most, fabsf(v[j]));  // a NaN is no maximum
+        DNASM_UNROLL
+        for (int j = 0; j < 4; ++j) words[k].w[j] = pack_half2(v[2 * j] * scale, v[2 * j + 1] * scale);
+        if (first + 32 * k < count) out[first + 32 * k] = words[k];
+      }
+    }
+    uint32_t bits = warp_max(float_bits(most));
+    if (bits >= 0x7f800000u) {  // nor is an infinity
+      bits = 0;
+      for (int i = block.lane; i < 8 * count; i += 32) {
+        const int n = start - before + i;
+        if (n < 0 || n >= length) continue;
+        using E = Element<kDtype>;
+        const uint32_t each = float_bits(fabsf(E::low(E::join(x[i], 0)) * (gated ? E::low(E::join(g[i], 0)) : 1.0f)));
+        if (each < 0x7f800000u && each > bits) bits = each;
+      }
+      bits = warp_max(bits);
     }
     // Windows of 16 powers of two: most rows share one with the row before, and need no second pass.
-    const int exponent = static_cast<int>(warp_max(most) >> 23) - 127;
-    const int wanted = kRowTop - 16 * ((exponent + 8 + 1024) / 16 - 64);
+    const int wanted = kRowTop - 16 * ((static_cast<int>(bits >> 23) - 127 + 8 + 1024) / 16 - 64);
     return wanted > 126 ? 126 : wanted;
   }
   DNASM_DEVICE void fill(const DirectBuffer& to, const Rows& a, const Rows& gate, int& guess) const {
     sync_warp();  // what was there has been read
-    for (int r = 0; r < rows; ++r) {
-      for (int e = guess;; e = guess) {
-        guess = fill_row(to, a, gate, r, e);
-        if (guess == e) break;
-      }
+    DNASM_UNROLL_ONCE
+    for (int r = 0; r < rows;) {
+      const int e = guess;
+      guess = fill_row(to, a, gate, r, e);
+      if (guess != e) continue;
       if (block.lane == 0) to.exponents[r] = guess;
+      ++r;
     }
     sync_warp();
   }
 
-  // emit(row, position, four neighbouring sums of conv + skip * x) for each four results of the unit.
-  template <class Emit>
-  DNASM_DEVICE void convolve(const DirectBuffer& x, const DirectTaps& taps, float skip, const Emit& emit) const {
+  // The unit's results conv + skip * x: the ith of tile t's four pairs stands at own_place() + step(i) in it, its halves in
+  // sums[t][i / 2][i % 2] and behind that by two.
+  using Sums = float[kTiles][2][4];
+  DNASM_DEVICE int own_place() const { return 32 * (block.lane % 4) + 2 * (block.lane / 4); }
+  static DNASM_DEVICE int step(int i) { return i / 2 * 128 + i % 2 * 16; }
+  struct Place {  // of tile t: column from the unit's first position on, and position in the row
+    int row, column, position;
+    DNASM_DEVICE Place(const DirectWarp& me, int t) : row(t >> me.block.work.shift) {
+      const int tile = t - row * me.block.work.tiles;
+      column = tile * kTile;
+      position = tile < me.block.work.tiles ? me.start + column : me.length;  // a unit of three tiles has no fourth
+    }
+  };
+  DNASM_DEVICE void convolve(const DirectBuffer& x, const DirectTaps& taps, float skip, Sums& sums) const {
     const DirectWork& work = block.work;
-    float sums[kTiles][2][4] = {};
     const char* tile[kTiles];
     const int used = rows * work.tiles;
     DNASM_UNROLL
     for (int t = 0; t < kTiles; ++t) tile[t] = x.tile(work, t < used ? t : 0, block.lane) + 32 * x.reach.after();
     DNASM_UNROLL_BY_FOUR
     for (int j = -x.reach.after(); j <= x.reach.before(); ++j) {
-      const uint32_t behind = taps.word(j, -1), here = taps.word(j, 0), ahead = taps.word(j, 1);
+      uint32_t a[4];
+      taps.operand(j, a);
       DNASM_UNROLL
-      for (int t = 0; t < kTiles; ++t) {
-        const Twin low = *reinterpret_cast<const Twin*>(tile[t]), high = *reinterpret_cast<const Twin*>(tile[t] + 256);
-        const uint32_t a[4] = {low.w[0], high.w[0], low.w[1], high.w[1]};
-        mma_16816(sums[t][0], a, here, behind);
-        mma_16816(sums[t][1], a, ahead, here);
-        tile[t] -= 32;
+      for (int i = 0; i < 2 * kTiles; ++i) {
+        const Twin words = *reinterpret_cast<const Twin*>(tile[i / 2] + 256 * (i % 2));
+        mma_16816(sums[i / 2][i % 2], a, words.w[0], words.w[1]);
       }
+      DNASM_UNROLL
+      for (int t = 0; t < kTiles; ++t) tile[t] -= 32;
     }
     DNASM_UNROLL
     for (int t = 0; t < kTiles; ++t) {
-      if (t >= used) break;
-      const int r = t / work.tiles, e = x.exponents[r], both = -e - block.exponent;
-      const float factor = power_of_two(both / 2), rest = power_of_two(both - both / 2), own = skip * power_of_two(-e);
+      const int e = x.exponents[t < used ? t >> work.shift : 0];
+      const PowerOfTwo factor(-e - block.exponent);
+      const float own = skip * power_of_two(-e);
       DNASM_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const Twin words = *reinterpret_cast<const Twin*>(x.tile(work, t, block.lane) + 256 * half);
-        float v[4];
+      for (int i = 0; i < 8; ++i) sums[t][i / 4][i % 4] *= factor.most;
+      if (factor.rest != 1) {
         DNASM_UNROLL
-        for (int i = 0; i < 4; ++i)
-          v[i] = sums[t][i / 2][2 * half + i % 2] * factor * rest +
-                 own * half_to_float(static_cast<uint16_t>(words.w[i / 2] >> 16 * (i % 2)));
-        emit(r, start + t % work.tiles * kTile + 128 * half + 16 * (block.lane / 4) + 4 * (block.lane % 4), v);
+        for (int i = 0; i < 8; ++i) sums[t][i / 4][i % 4] *= factor.rest;
+      }
+      if (!block.p.skip) continue;
+      const char* words = x.row(t < used ? t >> work.shift : 0) + 2 * (Place(*this, t).column + own_place());
+      DNASM_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t pair = *reinterpret_cast<const uint32_t*>(words + 2 * step(i));
+        sums[t][i / 2][i % 2] += own * half_to_float(static_cast<uint16_t>(pair));
+        sums[t][i / 2][i % 2 + 2] += own * half_to_float(static_cast<uint16_t>(pair >> 16));
       }
     }
   }
-  // to = v * by, or v where there is nothing to multiply by.
-  DNASM_DEVICE void put(const Rows& to, const Rows& by, int r, int64_t n, float (&v)[4]) const {
-    if (!to.data || n >= block.p.length) return;
-    float factor[4] = {1, 1, 1, 1}, out[4];
-    if (by.data) Four::load(row(by, r), n, block.p.length, factor);
+  // to = sums * by, or the sums where there is nothing to multiply by.
+  DNASM_DEVICE void put(const Rows& to, const Rows& by, const Sums& sums) const {
+    using E = Element<kDtype>;
+    if (!to.data) return;
     DNASM_UNROLL
-    for (int i = 0; i < 4; ++i) out[i] = v[i] * factor[i];
-    Four::store(row(to, r), n, block.p.length, out);
+    for (int t = 0; t < kTiles; ++t) {
+      const Place tile(*this, t);
+      const int n = tile.row < rows ? tile.position + own_place() : length;
+      if (n >= length) continue;
+      Scalar* out = row(to, tile.row) + tile.column + own_place();
+      const Scalar* factors = by.data ? row(by, tile.row) + tile.column + own_place() : nullptr;
+      uint32_t pairs[4];
+      DNASM_UNROLL
+      for (int i = 0; i < 4 && factors; ++i) pairs[i] = Two::load(factors + step(i), n + step(i), length).w[0];
+      DNASM_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        float v[2] = {sums[t][i / 2][i % 2], sums[t][i / 2][i % 2 + 2]};
+        if (factors) v[0] *= E::low(pairs[i]), v[1] *= E::high(pairs[i]);
+        Two::store(out + step(i), n + step(i), length, v);
+      }
+    }
   }
 };
 
-template <int kDtype>
-DNASM_KERNEL(32 * kForwardWarps, 4) direct_forward_kernel(const Params p, const DirectWork work) {
+template <int kDtype, bool kEven>
+DNASM_KERNEL(32 * kForwardWarps, 5) direct_forward_kernel(const Params p, const DirectWork work) {
   constexpr int kThreads = 32 * kForwardWarps;
   DirectBlock block(p, work, block_index() / work.chunks);
   uint32_t* taps_at = reinterpret_cast<uint32_t*>(dynamic_shared());
@@ -284,11 +356,13 @@ DNASM_KERNEL(32 * kForwardWarps, 4) direct_forward_kernel(const Params p, const 
   const float skip = p.skip ? p.skip[block.channel] : 0.0f;
   sync_block();
   int guess = kRowTop;
-  for (int64_t unit = block_index() % work.chunks * kForwardWarps + block.warp; unit < work.units;
+  for (int unit = block_index() % work.chunks * kForwardWarps + block.warp; unit < work.units;
        unit += work.chunks * kForwardWarps) {
-    const DirectWarp<kDtype> me(block, unit);
+    const DirectWarp<kDtype, kEven> me(block, unit);
     me.fill(x, p.u, p.in_gate, guess);
-    me.convolve(x, taps, skip, [&](int r, int64_t n, float(&v)[4]) { me.put(p.y, p.out_gate, r, n, v); });
+    float sums[kTiles][2][4] = {};
+    me.convolve(x, taps, skip, sums);
+    me.put(p.y, p.out_gate, sums);
   }
 }
 
@@ -314,12 +388,17 @@ struct LagSums {
           mma_16816(sums[i][1], a, b[2], b[3]);
         }
       }
-      const int both = -x.exponents[r] - g.exponents[r];
-      const float factor = power_of_two(both / 2), rest = power_of_two(both - both / 2);
+      const PowerOfTwo factor(-x.exponents[r] - g.exponents[r]);
       DNASM_UNROLL
-      for (int i = 0; i < kLags; ++i)
+      for (int i = 0; i < kLags; ++i) {
+        if (first_lag + block.warp + i * kBackwardWarps > x.reach.before()) break;
         DNASM_UNROLL
-        for (int j = 0; j < 8; ++j) total[i][j / 4][j % 4] += sums[i][j / 4][j % 4] * factor * rest;
+        for (int j = 0; j < 8; ++j) {
+          float& sum = sums[i][j / 4][j % 4];
+          if (factor.rest != 1) sum *= factor.rest;
+          total[i][j / 4][j % 4] += sum * factor.most;
+        }
+      }
     }
   }
   // Sums along the diagonals of all lag blocks of the group: entry d + 16 is the lag d beyond the group's first.
@@ -342,10 +421,10 @@ struct LagSums {
   }
 };
 
-template <int kDtype>
+template <int kDtype, bool kEven>
 DNASM_KERNEL(32 * kBackwardWarps, 2) direct_backward_kernel(const Params p, const DirectWork work) {
   constexpr int kThreads = 32 * kBackwardWarps;
-  const int64_t group = block_index() % work.groups, chunk = block_index() / work.groups % work.chunks;
+  const int group = block_index() % work.groups, chunk = block_index() / work.groups % work.chunks;
   DirectBlock block(p, work, block_index() / (work.groups * work.chunks));
   const Reach reach = work.reach, turned = reach.turned();
   char* shared = dynamic_shared();
@@ -358,27 +437,31 @@ DNASM_KERNEL(32 * kBackwardWarps, 2) direct_backward_kernel(const Params p, cons
   char* mine = shared + block.warp * (x_bytes + g_bytes);
   const DirectBuffer x(mine, work, reach), g(mine + x_bytes, work, turned);
   const float skip = p.skip ? p.skip[block.channel] : 0.0f;
-  const int first_lag = static_cast<int>(group) * kLagGroup - reach.after();
+  const int first_lag = group * kLagGroup - reach.after();
   LagSums lags;
   int x_guess = kRowTop, g_guess = kRowTop;
-  for (int64_t first = chunk * kBackwardWarps; first < work.units; first += work.chunks * kBackwardWarps) {
+  for (int first = chunk * kBackwardWarps; first < work.units; first += work.chunks * kBackwardWarps) {
     sync_block();
-    const DirectWarp<kDtype> me(block, first + block.warp);
+    const DirectWarp<kDtype, kEven> me(block, first + block.warp);
     me.fill(x, p.u, p.in_gate, x_guess);
     me.fill(g, p.dy, p.out_gate, g_guess);
-    if (group == 0 && p.dout_gate.data && me.rows)
-      me.convolve(x, taps, skip, [&](int r, int64_t n, float(&v)[4]) { me.put(p.dout_gate, p.dy, r, n, v); });
-    if (group == 0 && (p.du.data || p.din_gate.data) && me.rows)
-      me.convolve(g, back, skip, [&](int r, int64_t n, float(&v)[4]) {
-        me.put(p.du, p.in_gate, r, n, v);
-        me.put(p.din_gate, p.u, r, n, v);
-      });
+    if (group == 0 && p.dout_gate.data && me.rows) {
+      float sums[kTiles][2][4] = {};
+      me.convolve(x, taps, skip, sums);
+      me.put(p.dout_gate, p.dy, sums);
+    }
+    if (group == 0 && (p.du.data || p.din_gate.data) && me.rows) {
+      float sums[kTiles][2][4] = {};
+      me.convolve(g, back, skip, sums);
+      me.put(p.du, p.in_gate, sums);
+      me.put(p.din_gate, p.u, sums);
+    }
     if (!p.dk && !p.dskip) continue;
     sync_block();
     for (int w = 0; w < kBackwardWarps; ++w) {
       char* other = shared + w * (x_bytes + g_bytes);
       lags.add(block, DirectBuffer(other, work, reach), DirectBuffer(other + x_bytes, work, turned), first_lag,
-               DirectWarp<kDtype>(block, first + w).rows);
+               DirectWarp<kDtype, kEven>(block, first + w).rows);
     }
   }
   if (!p.dk && !p.dskip) return;
@@ -413,7 +496,7 @@ template <int kDtype>
 const char* launch_direct_forward(const Params& p) {
   const DirectWork work(p, kForwardWarps, 2112);
   const size_t bytes = (work.reach.tap_words() * 4 + 15) / 16 * 16 + kForwardWarps * work.buffer_bytes(work.reach);
-  return launch(direct_forward_kernel<kDtype>, LaunchShape{p.channels * work.chunks, 32 * kForwardWarps, bytes, p.stream}, p, work);
+  return launch(even_rows(p) ? direct_forward_kernel<kDtype, true> : direct_forward_kernel<kDtype, false>, LaunchShape{p.channels * work.chunks, 32 * kForwardWarps, bytes, p.stream}, p, work);
 }
 
 template <int kDtype>
@@ -423,7 +506,7 @@ const char* launch_direct_backward(const Params& p) {
   const size_t bytes = ((work.reach.tap_words() + turned.tap_words()) * 4 + 15) / 16 * 16 +
                        kBackwardWarps * (work.buffer_bytes(work.reach) + work.buffer_bytes(turned));
   const LaunchShape shape{p.channels * work.chunks * work.groups, 32 * kBackwardWarps, bytes, p.stream};
-  if (const char* text = launch(direct_backward_kernel<kDtype>, shape, p, work)) return text;
+  if (const char* text = launch(even_rows(p) ? direct_backward_kernel<kDtype, true> : direct_backward_kernel<kDtype, false>, shape, p, work)) return text;
   if (!p.dk && !p.dskip) return nullptr;
   const int64_t taps = p.channels * p.filter_length * (1 + p.bidirectional);
   return launch(direct_sums_kernel<kDtype>, LaunchShape{(taps + 255) / 256, 256, 0, p.stream}, p, work);

@@ -24,6 +24,8 @@ const char* check(const Params& p) {
   if (p.batch < 1 || p.channels < 1 || p.length < 1) return "batch, channels and length: at least 1 each";
   const int64_t taps = p.filter_length < p.length ? p.filter_length : p.length;
   if (taps < 1 || taps > kMostDirectTaps) return "filter: 1 to 1024 taps on a side";
+  if (p.length > 0x7fffffff - 8192) return "length: at most 2^31 - 8192";
+  if (p.batch * ((p.length + 255) / 256) > 0x7fff0000) return "batch * length: more than 2^39";
   if (p.filter_dtype < 0 || p.filter_dtype > kFloat64) return "filter: float32, float16, bfloat16 or float64";
   if (!has_short(p.dtype) || !kernels_of(p.dtype)->direct_forward) return "no kernels for this dtype in this build";
   if (!p.filter || !p.u.data) return "filter or u: absent";
