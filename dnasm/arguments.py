@@ -30,7 +30,7 @@ set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
     # A value may name no class but the dataclasses themselves, which jsonargparse imports by name for lists of them.
     import_path_denylist=["*"],
-    import_path_allowlist=["dnasm.config"],
+    import_path_allowlist=["dnasm.config", "dnasm.config_training"],
 )
 
 

@@ -9,61 +9,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from dnasm import memory
+from dnasm.config_training import DataConfig as DataConfig
+from dnasm.config_training import GenomeConfig as GenomeConfig
+from dnasm.config_training import OptimConfig as OptimConfig
+from dnasm.config_training import TrainerConfig as TrainerConfig
 
 Device = str
 """`auto`, `cpu`, `cuda` or `cuda:N`."""
 
 Backend = Literal["auto", "cuda", "cpu", "reference"]
-
-
-@dataclass(kw_only=True)
-class GenomeConfig:
-    """One genome to learn from, and which parts of it are held out."""
-
-    path: str
-    """FASTA (plain, gzip or bgzip) or GenBank file."""
-    weight: float | None = None
-    """Share of the windows relative to the other genomes; null: by the number of bases. All or none have one."""
-    include: str | None = None
-    """BED of the regions to train on; null: everything."""
-    exclude: str | None = None
-    """BED of regions never to train on."""
-    validation: list[str] = field(default_factory=list)
-    """Contigs held out to choose the checkpoint."""
-    validation_bed: str | None = None
-    """BED of regions held out to choose the checkpoint."""
-    test: list[str] = field(default_factory=list)
-    """Contigs held out to the end."""
-    test_bed: str | None = None
-    """BED of regions held out to the end."""
-
-
-@dataclass(kw_only=True)
-class DataConfig:
-    """Which windows of which genomes a model reads."""
-
-    genomes: list[GenomeConfig] = field(default_factory=list)
-    """The genomes; at least one."""
-    window: int = 1024
-    """Bases in a window."""
-    windows_per_epoch: int = 16384
-    """Windows drawn in an epoch; sample i of epoch e is a pure function of (seed, e, i)."""
-    batch_size: int = 32
-    """Windows in a step on one device."""
-    max_n_fraction: float = 0.5
-    """A window with a larger share of N is drawn again."""
-    short_regions: Literal["skip", "pad"] = "skip"
-    """What becomes of contigs and regions shorter than the window: left out with a warning, or padded to its length."""
-    reverse_complement: float = 0.5
-    """Probability that a window is read from the other strand."""
-    soft_mask: Literal["score", "ignore", "down-weight"] = "score"
-    """What lower-case (repeat-masked) bases count in the loss."""
-    soft_mask_weight: float = 0.1
-    """Their weight under `down-weight`."""
-    validation_windows: int = 512
-    """At most this many windows are read for a validation, spread evenly over the held-out regions."""
-    num_workers: int = 0
-    """Processes that read windows; the windows do not depend on it."""
 
 
 @dataclass(kw_only=True)
@@ -157,58 +111,6 @@ class ModelConfig:
         if training:
             return memory.training_bytes(self, length, batch, checkpoint_activations)
         return memory.inference_bytes(self, length, batch)
-
-
-@dataclass(kw_only=True)
-class OptimConfig:
-    """AdamW with a cosine schedule."""
-
-    lr: float = 6e-4
-    """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay rates."""
-    weight_decay: float = 0.1
-    """Not applied to biases, norms, embeddings, filters and SSM parameters."""
-    warmup_steps: int | None = None
-    """Steps of linear warm-up; null: 1 % of the steps."""
-    min_lr_ratio: float = 0.1
-    """The schedule ends at this share of the peak."""
-    clip_norm: float = 1.0
-    """Largest gradient norm."""
-
-
-@dataclass(kw_only=True)
-class TrainerConfig:
-    """How long, on what, and what is kept."""
-
-    max_steps: int = 10_000
-    """Optimizer steps; the schedule ends there."""
-    max_minutes: float | None = None
-    """Wall-clock limit; the schedule then follows the time, so that it still ends at its minimum."""
-    accumulate: int = 1
-    """Batches in an optimizer step."""
-    validate_every: int = 500
-    """Steps between validations."""
-    checkpoint_every: int = 500
-    """Steps between saves of `checkpoints/last.ckpt`."""
-    patience: int | None = 5
-    """Stop when this many validations in a row were no better; null: never."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast on a GPU, float32 on a CPU."""
-    devices: int = 1
-    """GPUs on this node; the CPU takes one."""
-    markov_orders: int = 8
-    """Markov baselines of order 0 to this are fitted on the training regions and printed beside the model; -1: none."""
-    require_below_markov: bool = False
-    """End with an error if the best checkpoint is not below every Markov baseline, both strands, in bits per base."""
-    length_warmup: int | None = None
-    """Length that windows are cut into at first; it doubles by stages up to data.window. Null: whole windows always."""
-    length_warmup_share: float = 0.2
-    """Share of training that these stages take, each as long as the others."""
-    checkpoint_activations: bool = False
-    """Keep only the input of each block and compute the rest again: about a third more time, far less memory."""
-    deterministic: bool = False
-    """Refuse operations that give other sums from run to run on a GPU; a CPU run always repeats itself."""
 
 
 @dataclass(kw_only=True)
@@ -343,7 +245,7 @@ class EmbedConfig(CommonConfig):
     genome: str | None = None
     """FASTA that the regions speak of."""
     layer: int | list[int | str] | str = -1
-    """Layer by number or name, or a list, as [0, layers.1, ln_f]: 0 is after the first block, -1 after the last norm."""
+    """Layer by number or name, or a list, as [0, layers.1, ln_f]: 0 is after the first block, -1 after the norm."""
     pool: Literal["mean", "max", "last", "centre", "none"] = "mean"
     """How the positions of a sequence become one vector; N is left out. none: every position, to .zarr."""
     strands: Literal["forward", "mean", "concat"] = "forward"
@@ -488,16 +390,20 @@ class DoctorConfig:
 class BenchConfig:
     """Ours beside what a user would use instead, one JSON line a row."""
 
-    what: Literal["fftconv", "loader", "start", "train", "generate", "models"] = "loader"
+    what: Literal["fftconv", "loader", "start", "train", "generate", "models", "score"] = "loader"
     """What to time."""
     out: str | None = None
     """JSON lines file to append to; null: standard output only."""
     genome: str | None = None
-    """loader: FASTA to read; null: the yeast genome that ships with dnasm."""
+    """loader, score: FASTA to read; null: a genome that ships with dnasm."""
+    model: str | None = None
+    """score: model directory; null: the demo's architecture, untrained."""
+    variants: str | None = None
+    """score: variants of that genome; null: all substitutions of 1,300 bases."""
     device: Device = "auto"
-    """fftconv, train, generate: where to run."""
+    """fftconv, train, generate, score: where to run."""
     lengths: list[int] = field(default_factory=list)
-    """fftconv, train, generate, models: only these of the lengths; empty: all."""
+    """fftconv, train, generate, models: only these of the lengths; empty: all. score: windows; empty: 1024."""
     batches: list[int] = field(default_factory=list)
     """fftconv: only these of the batch sizes; empty: all."""
     gated: bool | None = None
@@ -505,7 +411,7 @@ class BenchConfig:
     repeats: int = 7
     """Alternating runs; medians are printed."""
     threads: int | None = None
-    """models: threads of a CPU; null: as many as torch takes."""
+    """models, score: threads of a CPU; null: as many as torch takes."""
 
 
 FLOAT_WITHOUT_POINT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
