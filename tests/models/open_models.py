@@ -1,11 +1,12 @@
 """A script: other people's tools on plain `forward`. In a process of its own, where no types are checked at run time.
 
-The argument names the tool, the families that pass go to standard output.
+The first argument names the tool, the others the families (none: all); the families that pass go to standard output.
 """
 
 import copy
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,6 +34,13 @@ def compile_(model: LanguageModel, tokens: Tensor) -> None:
         assert (one - other).norm() <= 1e-4 * other.norm() + 1e-7
 
 
+@torch.no_grad()
+def inductor(model: LanguageModel, tokens: Tensor) -> None:
+    """What the compiler writes in C++."""
+    compiled = torch.compile(model, fullgraph=True)
+    torch.testing.assert_close(compiled(tokens), model(tokens), atol=1e-5, rtol=1e-4)
+
+
 def fsdp(model: LanguageModel, tokens: Tensor) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -55,12 +63,13 @@ def fsdp(model: LanguageModel, tokens: Tensor) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tool = {"export": export, "compile": compile_, "fsdp": fsdp}[sys.argv[1]]
+    tool = {"export": export, "compile": compile_, "inductor": inductor, "fsdp": fsdp}[sys.argv[1]]
     if tool is fsdp:
         store = Path(tempfile.mkdtemp()) / "store"
         torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
-    for name in FAMILIES:
-        tool(shaken(CONFIGS[name]), torch.randint(7, 11, (2, 80)))
+    for name in sys.argv[2:] or FAMILIES:
+        config = replace(CONFIGS[name], num_layers=1) if tool is inductor else CONFIGS[name]
+        tool(shaken(config), torch.randint(7, 11, (2, 80)))
         print(name, flush=True)
     if tool is fsdp:
         torch.distributed.destroy_process_group()

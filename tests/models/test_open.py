@@ -1,5 +1,7 @@
 """Other people's tools work on plain `forward`: torch.compile, torch.export, PEFT's LoRA, FSDP2."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +24,19 @@ def test_the_tool_gives_what_the_plain_model_gives(tool: str) -> None:
     outcome = subprocess.run([sys.executable, script, tool], capture_output=True, text=True, timeout=300, check=False)
     assert outcome.returncode == 0, outcome.stderr[-3000:]
     assert outcome.stdout.split() == FAMILIES
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler for torch.compile")
+def test_compiled_to_machine_code_it_gives_the_same(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("open_models.py")
+    settings = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    call = [sys.executable, script, "inductor", "hyena"]
+    outcome = subprocess.run(
+        call, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    assert outcome.stdout.split() == ["hyena"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
