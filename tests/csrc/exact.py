@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dnasm.ops import reference
-from tests.csrc.kernels import Gradients, Kernels, make_params
+from tests.csrc.kernels import Gradients, Kernels, make_params, pack
 
 
 @dataclass
@@ -45,23 +45,29 @@ def noise_case(
     )
 
 
-def exact(case: Case, dy: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-    """y, and with dy the gradient of every operand, in float64."""
+def exact(case: Case, dy: Tensor | None = None, bounds: list[int] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    """y, and with dy the gradient of every operand, in float64; `bounds` of packed sequences."""
     wide = {name: value.double().requires_grad_(dy is not None) for name, value in case.operands().items()}
-    y = reference.fftconv(**wide, bidirectional=case.bidirectional)
+    cu_seqlens = None if bounds is None else torch.tensor(bounds, dtype=torch.int32)
+    y = reference.fftconv(**wide, bidirectional=case.bidirectional, cu_seqlens=cu_seqlens)
     if dy is None:
         return y, {}
     y.backward(dy.double())
     return y.detach(), {name: value.grad for name, value in wide.items() if value.grad is not None}
 
 
-def run(kernels: Kernels, case: Case, dy: Tensor | None = None, precision: int = 0) -> tuple[Tensor, Gradients | None]:
+def run(
+    kernels: Kernels, case: Case, dy: Tensor | None = None, precision: int = 0, bounds: list[int] | None = None
+) -> tuple[Tensor, Gradients | None]:
     """The same through the kernels; outputs and scratch start as NaNs."""
     params = make_params(**case.operands(), bidirectional=case.bidirectional, precision=precision)
+    places = None if bounds is None else torch.tensor(bounds)
+    if places is not None:
+        pack(params, places)
     keep = kernels.spectrum(params, case.u.device)
     y = kernels.forward(params, case.u)
     gradients = None if dy is None else kernels.backward(params, case.u, case.k, dy)
-    del keep
+    del keep, places
     return y, gradients
 
 

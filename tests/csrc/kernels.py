@@ -143,3 +143,10 @@ def make_params(u: Tensor, k: Tensor, *, in_gate: Tensor | None = None, out_gate
     if u.is_cuda:
         params.stream = torch.cuda.current_stream().cuda_stream
     return params
+
+
+def pack(params: Params, bounds: Tensor) -> None:
+    """Make the params' rows hold packed sequences; keep `bounds`, int64, alive."""
+    params.starts, params.ends = bounds.data_ptr(), bounds[1:].data_ptr()
+    params.segments, params.packed_length = len(bounds) - 1, params.length
+    params.batch, params.length = params.batch * params.segments, int(bounds.diff().max())

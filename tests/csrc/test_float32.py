@@ -50,6 +50,17 @@ def test_every_result_to_1e_5(kernels: Kernels, length: int, taps: int, bidirect
     torch.testing.assert_close(gradients.dskip.double(), wanted_gradients["skip"], rtol=1e-4, atol=1e-2)
 
 
+def test_packed_sequences(kernels: Kernels) -> None:
+    bounds = [0, 3, 3, 300, 556, 600]
+    case = noise_case(2, 2, 600, 400, torch.float32)
+    y, gradients = run(kernels, case, case.u, FLOAT32, bounds)
+    wanted, wanted_gradients = exact(case, case.u, bounds)
+    assert gradients is not None
+    assert row_errors(y, wanted).max() <= 1e-5
+    assert row_errors(gradients.du, wanted_gradients["u"]).max() <= 1e-5
+    assert row_errors(gradients.dk, wanted_gradients["k"]).max() <= 1e-5
+
+
 @pytest.mark.parametrize("name", list(hard_inputs(8)))
 def test_hard_rows(kernels: Kernels, name: str) -> None:
     x, k = hard_inputs(4096)[name]

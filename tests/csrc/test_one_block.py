@@ -186,6 +186,34 @@ def test_rows_of_a_projection_are_read_in_place(bf16: Kernels) -> None:
     assert_white(run(bf16, case)[0], exact(case)[0])
 
 
+@pytest.mark.parametrize("longest", [256, 400, 1500])
+def test_packed_sequences_share_rows(bf16: Kernels, longest: int) -> None:
+    bounds = [0, 1, 1, 8, 8 + longest, 8 + 2 * longest, 20 + 2 * longest]
+    case = noise_case(2, 3, bounds[-1], longest, BF16)
+    dy = gradient_like(case)
+    y, gradients = run(bf16, case, dy, bounds=bounds)
+    wanted, wanted_gradients = exact(case, dy, bounds)
+    assert gradients is not None
+    assert_white(y, wanted)
+    assert_white(gradients.du, wanted_gradients["u"])
+    assert row_errors(gradients.dk, wanted_gradients["k"]).max() <= 1.5e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_rows_of_other_dtypes(objects: Path, dtype: torch.dtype) -> None:
+    kernels = Kernels(host_library(objects, [(256, str(dtype).removeprefix("torch."))]))
+    for length in (256, 201):
+        case = noise_case(3, 2, length, length, dtype)
+        case.k /= 256  # inside float16's range
+        dy = gradient_like(case)
+        y, gradients = run(kernels, case, dy)
+        wanted, wanted_gradients = exact(case, dy)
+        assert gradients is not None
+        for found, right in ((y, wanted), (gradients.du, wanted_gradients["u"])):
+            assert (row_errors(found, right) <= 1.1 * floor(right, dtype) + 7e-4).all()
+        assert row_errors(gradients.dk, wanted_gradients["k"]).max() <= 1.5e-3
+
+
 @pytest.mark.parametrize("k_dtype", [torch.float64, torch.float16, BF16])
 def test_filters_of_every_float_type(bf16: Kernels, k_dtype: torch.dtype) -> None:
     case = noise_case(1, 2, 512, 300, BF16, k_dtype=k_dtype)

@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 HOST_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-mavx2", "-mf16c", "-mfma", "-Wall", "-Wextra", "-Werror"]
-HOST_FLAGS += ["-ftrivial-auto-var-init=pattern", "-DDNASM_HOST"]
+EXTRA_FLAGS = os.environ.get("DNASM_HOST_FLAGS", "").split()  # as test_coverage asks for
+HOST_FLAGS += ["-ftrivial-auto-var-init=pattern", "-DDNASM_HOST", *EXTRA_FLAGS]
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}
 
 
@@ -53,7 +54,8 @@ def resources(log: str) -> dict[str, tuple[int, int]]:
 
 def link_library(out: Path, command: Sequence[str], objects: Sequence[Path]) -> Path:
     part = out.with_suffix(f".{os.getpid()}.part")
-    subprocess.run([*command, "-shared", *map(str, objects), "-o", str(part)], check=True)
+    extra = EXTRA_FLAGS if command[0] == "g++" else []
+    subprocess.run([*command, *extra, "-shared", *map(str, objects), "-o", str(part)], check=True)
     part.rename(out)
     return out
 
