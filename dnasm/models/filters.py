@@ -187,6 +187,7 @@ class DiagonalSteps:
         self.exact = log_poles, b, c
         self.dtype = dtype
         self.poles, self.b, self.c = (x.to(dtype.to_complex()) for x in (log_poles.exp(), b, c))
+        self.planes = tuple(part.contiguous() for x in (self.poles, self.b, 2 * self.c) for part in (x.real, x.imag))
 
     def run(
         self, u: Float[Tensor, "*b h t"], state: Complex[Tensor, "*b h n"]
@@ -216,7 +217,7 @@ class DiagonalSteps:
         powers = _powers(log_poles, size + 1)
         reads, writes = c[..., None] * powers[..., 1:], b[..., None] * powers[..., :size]
         reads = 2 * torch.cat([reads.real, -reads.imag], 1).to(self.dtype)
-        writes = torch.cat([writes.real, writes.imag], 1).to(self.dtype)
+        writes = torch.cat([writes.real, writes.imag], 1).to(self.dtype).flip(-1).transpose(1, 2)
         old = held = state.reshape(-1, *state.shape[-2:])
         echoes = []
         for piece in torch.split(u.reshape(-1, *u.shape[-2:]), size, -1):
@@ -226,7 +227,7 @@ class DiagonalSteps:
                 reals = rearrange(torch.cat([old.real, old.imag], -1), "b h n -> h b n")
                 echoes.append(rearrange(torch.bmm(reals, reads[..., :count]), "h b t -> b h t"))
                 old = passing * old
-            added = torch.bmm(rearrange(piece, "b h t -> h b t"), writes[..., :count].flip(-1).transpose(1, 2))
+            added = torch.bmm(rearrange(piece, "b h t -> h b t"), writes[:, size - count :])
             real, imag = rearrange(added, "h b n -> b h n").chunk(2, -1)
             held = passing * held + torch.complex(real, imag)
         return None if fresh else torch.cat(echoes, -1).reshape(u.shape), held.reshape(state.shape)

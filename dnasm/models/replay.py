@@ -68,6 +68,17 @@ class Replay:
         """Graphs recorded so far: of schedules that came at least twice."""
         return sum(graph is not None for graph in self._recorded.values())
 
+    def restart(self, state: DecodingState) -> None:
+        """Go on from another state of this model and these shapes, whose numbers are copied; what is recorded stays."""
+        for layer, other in zip(self.state.layers, state.layers, strict=True):
+            for name, tensor in _tensors(layer).items():
+                tensor.copy_(getattr(other, name))
+            counts = {f.name: getattr(other, f.name) for f in fields(other) if isinstance(getattr(other, f.name), int)}
+            for name, count in counts.items():
+                setattr(layer, name, count)
+        self.state.position = state.position
+        self._place.fill_(state.position)
+
     def _in_place(self) -> None:
         """Run the body, then put what it made anew where it was before."""
         before = [_tensors(layer) for layer in self.state.layers]

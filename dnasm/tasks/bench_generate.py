@@ -48,22 +48,28 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class StateDecoder:
-    """Greedy decoding of this package's models."""
+    """Greedy decoding of this package's models; steps are recorded once for all prompts of a length."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self.graphs = model.backbone.ln_f.weight.device.type == "cuda"
+        self.token: Tensor | None = None
+        self.replay: Replay | None = None
 
     @torch.inference_mode()
-    def generate(self, prompts: Tensor, count: int) -> Tensor:
-        """Return `count` tokens for each prompt."""
-        state = self.model.start(len(prompts), prompts.shape[1] + count)
-        token = self._likeliest(prompts, state)
-        found = [token.clone()]
-        replay = Replay(state, partial(self._follow, token, state), graphs=self.graphs)
+    def generate(self, prompts: Tensor, count: int, capacity: int) -> Tensor:
+        """Return `count` tokens for each prompt; `capacity` is that of the state, in all calls the same."""
+        state = self.model.start(len(prompts), capacity)
+        first = self._likeliest(prompts, state)
+        if self.token is None or self.replay is None:
+            self.token = torch.empty_like(first)
+            self.replay = Replay(state, partial(self._follow, self.token, state), graphs=self.graphs)
+        else:
+            self.replay.restart(state)
+        found = [self.token.copy_(first).clone()]
         for _ in range(count - 1):
-            replay.step()
-            found.append(token.clone())
+            self.replay.step()
+            found.append(self.token.clone())
         return torch.cat(found, 1)
 
     def _likeliest(self, tokens: Tensor, state: DecodingState) -> Tensor:
@@ -147,12 +153,13 @@ def _transformer(c: ModelConfig) -> Transformer:
 
 def _time(decoder: Decoder, prompts: Tensor, count: int, device: str, repeats: int) -> Row:
     cuda = device.startswith("cuda")
-    decoder.generate(prompts, min(count, 4))
+    generate = partial(decoder.generate, prompts, capacity=prompts.shape[1] + count)
+    generate(min(count, 4))
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-    turns = [timed(device, partial(decoder.generate, prompts, count)) for _ in range(max(2, min(repeats, 3)))]
-    alone = statistics.median([timed(device, partial(decoder.generate, prompts, 1)) for _ in range(2)])
+    turns = [timed(device, partial(generate, count)) for _ in range(max(2, min(repeats, 3)))]
+    alone = statistics.median([timed(device, partial(generate, 1)) for _ in range(2)])
     whole = statistics.median(turns)
     return {
         "turns": turns,

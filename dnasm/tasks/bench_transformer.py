@@ -108,8 +108,8 @@ class EagerDecoder:
         self.model = model
 
     @torch.inference_mode()
-    def generate(self, prompts: Tensor, count: int) -> Tensor:
-        """Return `count` tokens for each prompt."""
+    def generate(self, prompts: Tensor, count: int, capacity: int = 0) -> Tensor:
+        """Return `count` tokens for each prompt; these caches need no capacity."""
         caches: list[Cache] = [GrowingCache() for _ in self.model.layers]
         length = prompts.shape[1]
         found = [self.model.read(prompts, 0, caches)]
@@ -149,8 +149,8 @@ class GraphDecoder:
         self.place.add_(1)
 
     @torch.inference_mode()
-    def generate(self, prompts: Tensor, count: int) -> Tensor:
-        """Return `count` tokens for each prompt."""
+    def generate(self, prompts: Tensor, count: int, capacity: int = 0) -> Tensor:
+        """Return `count` tokens for each prompt; the caches have their capacity."""
         self.token.copy_(self.model.read(prompts, 0, self.caches))
         self.place.fill_(prompts.shape[1])
         found = [self.token.clone()]

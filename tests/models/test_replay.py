@@ -66,3 +66,21 @@ def test_how_many_graphs_there_are(
     model = make_model(replace(configs[name], attention_layers=[], num_layers=1))
     _, steps = _replay(model, model.start(3, 130), tokens, graphs=False)
     assert len(steps.schedules) == count
+
+
+@torch.no_grad()
+def test_what_is_recorded_serves_another_state(model: LanguageModel, tokens: Tensor) -> None:
+    state, other = model.start(3, 130), model.start(3, 130)
+    _, steps = _replay(model, state, tokens[:, :20], graphs=False)
+    model.extend(tokens[:, :37].flip(0), other)
+    expected = model.extend(tokens[:, 37:38].flip(0), other.snapshot())
+    steps.restart(other)
+    found = torch.empty_like(expected)
+
+    def body() -> None:
+        found.copy_(model.extend(tokens[:, 37:38].flip(0), state))
+
+    steps.body = body
+    steps.step()
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    assert state.position == 38

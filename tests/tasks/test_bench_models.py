@@ -104,11 +104,11 @@ def test_every_decoder_continues_as_its_forward_does() -> None:
         (transformer, EagerDecoder(transformer)),
         (transformer, GraphDecoder(transformer, 3, 20)),
     ):
-        found = decoder.generate(prompts, 6)
+        found = decoder.generate(prompts, 6, 15)
         whole = torch.cat([prompts, found], 1)
         assert found.shape == (3, 6)
         assert torch.equal(net(whole)[:, 8:-1].argmax(-1), found), type(decoder).__name__
-        assert torch.equal(decoder.generate(prompts, 6), found), "the second time"
+        assert torch.equal(decoder.generate(prompts, 6, 15), found), "the second time"
     assert found.min() < found.max()
 
 

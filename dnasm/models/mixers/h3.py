@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dnasm.config import ModelConfig
 from dnasm.models.filters import DiagonalKernel, DiagonalSteps, ShiftKernel
+from dnasm.models.mixers.h3_step import best_step
 from dnasm.models.state import MixerState
 from dnasm.ops import fftconv
 
@@ -19,7 +21,8 @@ class H3State(MixerState):
 
     keys: Float[Tensor, "b d states"]
     """That of position p stands at p modulo their number, so that a step writes one place and moves nothing."""
-    memory: Complex[Tensor, "b i j h n"]
+    real: Float[Tensor, "b i j h n"]
+    imag: Float[Tensor, "b i j h n"]
     taps: tuple[Float[Tensor, "d states"]]
     """The shift model's kernel; in a tuple, since copies of the state share it."""
     steps: DiagonalSteps
@@ -91,47 +94,49 @@ class H3(nn.Module):
         return H3State(
             position=0,
             keys=taps.new_zeros(batch, *taps.shape),
-            memory=steps.poles.new_zeros(batch, n, n, *steps.poles.shape),
+            real=taps.new_zeros(batch, n, n, *steps.poles.shape),
+            imag=taps.new_zeros(batch, n, n, *steps.poles.shape),
             taps=(taps,),
             steps=steps,
         )
 
     def extend(self, x: Float[Tensor, "b c d"], state: H3State) -> Float[Tensor, "b c d"]:
         """Mix the next positions; one costs the same at any place."""
-        q, k, v = (rearrange(proj(x), "b c d -> b d c") for proj in (self.q_proj, self.k_proj, self.v_proj))
-        y = self._step(q, k, v, state) if x.shape[1] == 1 else self._piece(q, k, v, state)
+        if x.shape[1] == 1:
+            y = self._step(x[:, 0], state)[:, None]
+        else:
+            y = rearrange(self._piece(x, state), "b d c -> b c d")
         state.position += x.shape[1]
-        return self.output_linear(rearrange(y, "b d c -> b c d").to(x.dtype))
+        return self.output_linear(y.to(x.dtype))
 
-    def _step(
-        self, q: Float[Tensor, "b d 1"], k: Float[Tensor, "b d 1"], v: Float[Tensor, "b d 1"], state: H3State
-    ) -> Float[Tensor, "b d 1"]:
-        """Mix one position in place: the state is most of what a step reads, so it is gone through but a few times."""
-        q, k, v = (z.to(state.keys.dtype) for z in (q, k, v))
-        count = state.keys.shape[-1]
-        place = torch.full((1,), state.position, device=k.device) if state.place is None else state.place
-        state.keys.index_copy_(2, place % count, k)
-        taps = state.taps[0].index_select(1, (place - torch.arange(count, device=k.device)) % count)
-        shifted = torch.einsum("b d s, d s -> b d", state.keys, taps)[..., None] + self.ssm_k_D[:, None] * k
-        kv = self._pairs(shifted, v)
-        y, state.memory = state.steps.run(kv, state.memory)
-        return self._read(q, y + self.D[:, None] * kv)
+    def _step(self, x: Float[Tensor, "b d"], state: H3State) -> Float[Tensor, "b d"]:
+        """Mix one position in place."""
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        place = torch.full((1,), state.position, device=x.device) if state.place is None else state.place
+        state.keys.index_copy_(2, place % state.keys.shape[-1], k[..., None].to(state.keys.dtype))
+        step = best_step(x.device, again_and_again=state.place is not None)
+        held = (state.keys, state.real, state.imag)
+        return step(q, k, v, *held, place, state.taps[0], self.ssm_k_D, state.steps.planes, self.D)
 
-    def _piece(
-        self, q: Float[Tensor, "b d c"], k: Float[Tensor, "b d c"], v: Float[Tensor, "b d c"], state: H3State
-    ) -> Float[Tensor, "b d c"]:
+    def _piece(self, x: Float[Tensor, "b c d"], state: H3State) -> Float[Tensor, "b d c"]:
         """Mix several positions as `forward` does; what the state adds comes on top."""
+        q, k, v = (rearrange(proj(x), "b c d -> b d c") for proj in (self.q_proj, self.k_proj, self.v_proj))
         count, begin, end = state.keys.shape[-1], state.position, state.position + k.shape[-1]
-        past = (torch.arange(begin + 1, begin + count, device=k.device)) % count
-        held = torch.cat([state.keys[..., past].to(k.dtype), k], -1)
-        state.keys = held[..., -count:].to(state.keys.dtype).roll(end % count, -1)
-        shifted = fftconv(held, state.taps[0], skip=self.ssm_k_D)[..., count - 1 :].to(k.dtype)
+        held = k
+        if begin:
+            past = torch.arange(begin + 1, begin + count, device=k.device) % count
+            held = torch.cat([state.keys[..., past].to(k.dtype), k], -1)
+        last = pad(held[..., -count:], (max(0, count - held.shape[-1]), 0))
+        state.keys = last.to(state.keys.dtype).roll(end % count, -1)
+        shifted = fftconv(held, state.taps[0], skip=self.ssm_k_D)[..., -k.shape[-1] :]
         kernel = self.kernel(k.shape[-1])
         if self.head_dim == 1:
             y = fftconv(v, kernel, in_gate=shifted, out_gate=q, skip=self.D)
         else:
             y = self._heads(q, shifted, v, kernel)
-        echo, state.memory = state.steps.absorb(self._pairs(shifted, v).to(state.keys.dtype), state.memory, begin == 0)
+        pairs, memory = self._pairs(shifted, v).to(state.keys.dtype), torch.complex(state.real, state.imag)
+        echo, memory = state.steps.absorb(pairs, memory, fresh=begin == 0)
+        state.real, state.imag = memory.real.contiguous(), memory.imag.contiguous()
         return y if echo is None else y + self._read(q, echo)
 
     def _pairs(self, k: Float[Tensor, "b d c"], v: Float[Tensor, "b d c"]) -> Float[Tensor, "b i j h c"]:

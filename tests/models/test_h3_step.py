@@ -1,0 +1,62 @@
+"""The one-position form of H3 compiles whole, gives the same compiled, and runs where no compiler does."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dnasm.models.mixers import h3_step
+
+B, N, H, STATES = 2, 2, 3, 8
+
+
+def _inputs() -> list[Any]:
+    draw = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw)
+
+    d = N * H
+    oscillators = [noise(B, N, N, H, 4) for _ in range(2)]
+    planes = tuple(noise(H, 4) for _ in range(6))
+    signals = [noise(B, d) for _ in range(3)]
+    return [
+        *signals,
+        noise(B, d, STATES),
+        *oscillators,
+        torch.tensor([13]),
+        noise(d, STATES),
+        noise(d),
+        planes,
+        noise(H),
+    ]
+
+
+def test_it_compiles_whole_and_writes_the_same_state() -> None:
+    plain, compiled = _inputs(), _inputs()
+    y = torch.compile(h3_step.step, backend="aot_eager", fullgraph=True)(*compiled)
+    torch.testing.assert_close(y, h3_step.step(*plain))
+    torch.testing.assert_close(compiled[4:6], plain[4:6])
+    assert not torch.equal(plain[4], _inputs()[4]), "the oscillators went on"
+
+
+def test_where_no_compiler_works_it_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> Tensor:
+        raise RuntimeError("cannot find Triton\nlong story")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    h3_step._compiled.cache_clear()
+    expected = h3_step.step(*_inputs())
+    with caplog.at_level(logging.WARNING):
+        step = h3_step.best_step(torch.device("cuda"), again_and_again=True)
+        for _ in range(2):
+            torch.testing.assert_close(step(*_inputs()), expected)
+    h3_step._compiled.cache_clear()
+    assert [record.message for record in caplog.records if "uncompiled" in record.message] == [
+        "H3 steps run uncompiled, at about half the speed: cannot find Triton"
+    ]
+    assert h3_step.best_step(torch.device("cpu"), again_and_again=True) is h3_step.step
