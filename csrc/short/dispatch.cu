@@ -12,6 +12,7 @@ ShortKernels* kernels_of(int dtype) {
 
 const char* check(const ShortParams& p) {
   if (p.batch < 1 || p.channels < 1 || p.length < 1) return "batch, channels and length: at least 1 each";
+  if (p.batch * ((p.length + 63) / 64) > 0x7fffffff || p.channels > 0x7fff0000) return "batch * length: more than 2^37";
   if (p.streams != 1 && p.streams != 3) return "streams: 1 or 3";
   if (p.taps < 1 || p.taps > kMostShortTaps) return "weight: 1 to 8 taps";
   if (p.ahead < 0 || p.ahead >= p.taps) return "ahead: below the number of taps";

@@ -17,7 +17,7 @@ const char* run(const ShortParams& p, bool forward) {
 }
 template <int kStreams, bool kAlong>
 const char* run(const ShortParams& p, bool forward) {
-  return (p.taps <= 4 ? run<kStreams, kAlong, 4> : run<kStreams, kAlong, 8>)(p, forward);
+  return (p.taps <= 3 ? run<kStreams, kAlong, 3> : run<kStreams, kAlong, 8>)(p, forward);
 }
 const char* run(const ShortParams& p, bool forward) {
   if (p.streams == 3) return (along_channels(p) ? run<3, true> : run<3, false>)(p, forward);

@@ -9,26 +9,36 @@ namespace dnasm {
 
 constexpr int kChannels = 32, kSpan = 64, kHalo = 8;  // the halo on either side is enough for backward through 8 taps
 constexpr int kWidth = kSpan + 2 * kHalo, kPitch = kWidth + 1, kArray = kChannels * kPitch;  // odd: no bank conflicts
+constexpr int kTilesOfBlock = 4;  // in forward: the taps are fetched once
 constexpr int kShortThreads = 256, kWeightPitch = kMostShortTaps + 1;  // taps of a channel, then its bias
 
 struct ShortGrid {
-  int64_t spans, tiles, channel_tiles, chunks;
-  explicit ShortGrid(const ShortParams& p, int64_t blocks_wanted)
-      : spans((p.length + kSpan - 1) / kSpan), tiles(p.batch * spans), channel_tiles((p.channels + kChannels - 1) / kChannels) {
-    const int64_t wanted = (blocks_wanted + channel_tiles - 1) / channel_tiles;  // a fixed number: sums depend on it
+  int spans, tiles, channel_tiles, chunks;  // short of 2^31: dispatch.cu
+  explicit ShortGrid(const ShortParams& p, int blocks_wanted)
+      : spans(static_cast<int>((p.length + kSpan - 1) / kSpan)), tiles(static_cast<int>(p.batch) * spans),
+        channel_tiles(static_cast<int>((p.channels + kChannels - 1) / kChannels)) {
+    const int wanted = (blocks_wanted + channel_tiles - 1) / channel_tiles;  // a fixed number: sums depend on it
     chunks = wanted < tiles ? wanted : tiles;
   }
 };
 
-// Which pair of neighbours is the i-th of kColumns positions: along channels where those lie side by side.
-template <bool kAlongChannels, int kColumns>
+// A thread's pairs of neighbours in a tile: kShortThreads apart from one to the next, `each` in all. kAlong: neighbours are
+// channels, else positions. The tile's own positions come first, then those of its halo.
+template <bool kAlong>
 struct Pairs {
-  static constexpr int kCount = kChannels * kColumns / 2;
-  int c, t;
-  DNASM_DEVICE explicit Pairs(int i)
-      : c(kAlongChannels ? i % (kChannels / 2) * 2 : i / (kColumns / 2)),
-        t(kAlongChannels ? i / (kChannels / 2) : i % (kColumns / 2) * 2) {}
-  DNASM_DEVICE int next() const { return kAlongChannels ? kPitch : 1; }  // from its first to its second, in an array
+  static constexpr int kOwn = kChannels * kSpan / 2 / kShortThreads, kEach = kOwn + kChannels * kHalo / kShortThreads;
+  static_assert(kShortThreads == 256 && kSpan == 64 && kChannels == 32 && kHalo == 8);
+  int c, t;  // of the first one
+  DNASM_DEVICE Pairs() {
+    const int i = thread_index();
+    c = kAlong ? i % 16 * 2 : i / 32, t = kAlong ? i / 16 : i % 32 * 2;
+  }
+  DNASM_DEVICE int channel(int k) const { return k == kOwn && !kAlong ? thread_index() / 8 : c + (kAlong ? 0 : 8 * k); }
+  DNASM_DEVICE int time(int k) const {  // from the tile's first position on
+    if (k < kOwn) return t + (kAlong ? 16 * k : 0);
+    const int h = kAlong ? t : thread_index() % 8 * 2;
+    return h < kHalo ? h - kHalo : h - kHalo + kSpan;
+  }
 };
 
 template <int kDtype, int kStreams, bool kAlongChannels, int kMostTaps>
@@ -38,72 +48,99 @@ struct ShortBlock {
   using Pair = typename E::Pair;
   const ShortParams& p;
   int64_t channel, b = 0, start = 0;  // first channel, row and first position of the tile
+  int channels, left = 0;             // of the tile that there are; positions from `start` on
   int past;                           // positions before t that c[t] sees
   float* arrays;                      // kStreams of x, in backward kStreams of gradients
   float* weights;
 
-  DNASM_DEVICE ShortBlock(const ShortParams& params, int64_t channel_tile)
-      : p(params), channel(channel_tile * kChannels), past(params.taps - 1 - params.ahead) {
+  DNASM_DEVICE ShortBlock(const ShortParams& params, int channel_tile)
+      : p(params), channel(static_cast<int64_t>(channel_tile) * kChannels), past(params.taps - 1 - params.ahead) {
+    channels = p.channels - channel < kChannels ? static_cast<int>(p.channels - channel) : kChannels;
     weights = reinterpret_cast<float*>(dynamic_shared());
     arrays = weights + kStreams * kChannels * kWeightPitch;
     for (int i = thread_index(); i < kStreams * kChannels * kWeightPitch; i += kShortThreads) {
       const int j = i % kWeightPitch, c = i / kWeightPitch % kChannels;
       const int64_t row = i / (kWeightPitch * kChannels) * p.channels + channel + c;
-      const bool there = channel + c < p.channels;
       float w = 0;
-      if (there && j < p.taps) w = p.weight[row * p.taps + j];
-      if (there && j == kMostShortTaps && p.bias) w = p.bias[row];
+      if (c < channels && j < p.taps) w = p.weight[row * p.taps + j];
+      if (c < channels && j == kMostShortTaps && p.bias) w = p.bias[row];
       weights[i] = w;
     }
   }
-  DNASM_DEVICE void go_to(int64_t tile, int64_t spans) { b = tile / spans, start = tile % spans * kSpan; }
+  DNASM_DEVICE void go_to(int tile, int spans) {
+    b = tile / spans, start = static_cast<int64_t>(tile % spans) * kSpan;
+    const int64_t rest = p.length - start;
+    left = rest < 2 * kSpan ? static_cast<int>(rest) : 2 * kSpan;
+  }
   DNASM_DEVICE float* array(int i) const { return arrays + i * kArray; }
 
-  DNASM_DEVICE bool there(int c, int64_t n) const { return channel + c < p.channels && n >= 0 && n < p.length; }
+  DNASM_DEVICE bool there(int c, int t) const { return c < channels && t < left && start + t >= 0; }
+  // A thread's pairs of a tensor in the tile. fast: every position from `before` to `after` is there, and pairs are words.
   template <bool kAlong>
-  DNASM_DEVICE Scalar* address(const Strided& rows, int64_t first, int c, int64_t n, bool& whole) const {
-    Scalar* at = static_cast<Scalar*>(rows.data) + b * rows.stride_b + (first + channel + c) * rows.stride_d + n * rows.stride_l;
-    whole = there(c, n) && there(c + kAlong, n + !kAlong) && (kAlong ? rows.stride_d : rows.stride_l) == 1 &&
-            reinterpret_cast<uintptr_t>(at) % sizeof(Pair) == 0;
-    return at;
-  }
+  struct Place {
+    Scalar* at;  // the thread's first pair
+    int64_t stride_d, stride_l;
+    bool fast;
+    DNASM_DEVICE Place(const ShortBlock& me, const Strided& rows, int64_t first, const Pairs<kAlong>& pairs, int before, int after)
+        : stride_d(rows.stride_d), stride_l(rows.stride_l) {
+      Scalar* tile = static_cast<Scalar*>(rows.data) + me.b * rows.stride_b + (first + me.channel) * stride_d + me.start * stride_l;
+      const bool even = (kAlong ? stride_d : stride_l) == 1 && (kAlong ? stride_l : stride_d) % 2 == 0 &&
+                        reinterpret_cast<uintptr_t>(tile) % sizeof(Pair) == 0;
+      fast = even && me.channels == kChannels && me.start >= before + 1 && me.left > kSpan + after;
+      at = tile + pairs.c * stride_d + pairs.t * stride_l;
+    }
+    DNASM_DEVICE Scalar* own(int k) const { return at + k * (kAlong ? 16 * stride_l : 8 * stride_d); }
+    DNASM_DEVICE Scalar* pair(const Pairs<kAlong>& pairs, int k) const {
+      return at + (pairs.channel(k) - pairs.c) * stride_d + (pairs.time(k) - pairs.t) * stride_l;
+    }
+    DNASM_DEVICE int64_t next() const { return kAlong ? stride_d : stride_l; }
+  };
   // Positions from `before` in front of the tile to `after` behind it, zero outside the tensor; `first`: its first channel.
   template <bool kAlong>
   DNASM_DEVICE void load(float* to, const Strided& rows, int64_t first, int before, int after) const {
-    DNASM_UNROLL_BY_FOUR
-    for (int i = thread_index(); i < Pairs<kAlong, kWidth>::kCount; i += kShortThreads) {
-      const Pairs<kAlong, kWidth> at(i);
-      if (at.t + 1 < kHalo - before || at.t >= kHalo + kSpan + after) continue;
-      const int64_t n = start - kHalo + at.t;
-      bool whole;
-      const Scalar* from = address<kAlong>(rows, first, at.c, n, whole);
-      float low = 0, high = 0;
-      if (whole) {
-        const Pair pair = *reinterpret_cast<const Pair*>(from);
-        low = E::low(pair), high = E::high(pair);
-      } else {
-        if (there(at.c, n)) low = E::low(E::join(*from, Scalar{}));
-        if (there(at.c + kAlong, n + !kAlong))
-          high = E::low(E::join(from[kAlong ? rows.stride_d : rows.stride_l], Scalar{}));
-      }
-      to[at.c * kPitch + at.t] = low;
-      to[at.c * kPitch + at.t + at.next()] = high;
+    using P = Pairs<kAlong>;
+    const P pairs;
+    const Place<kAlong> from(*this, rows, first, pairs, before, after);
+    float* const own = to + pairs.c * kPitch + kHalo + pairs.t;
+    constexpr int kSide = kAlong ? kPitch : 1, kStep = kAlong ? 16 : 8 * kPitch;
+    if (from.fast) {
+      const int halo = pairs.time(P::kOwn);
+      const bool wanted = halo + 1 >= -before && halo < kSpan + after;
+      Pair words[P::kEach] = {};
+      DNASM_UNROLL
+      for (int k = 0; k < P::kOwn; ++k) words[k] = *reinterpret_cast<const Pair*>(from.own(k));
+      if (wanted) words[P::kOwn] = *reinterpret_cast<const Pair*>(from.pair(pairs, P::kOwn));
+      DNASM_UNROLL
+      for (int k = 0; k < P::kOwn; ++k) own[k * kStep] = E::low(words[k]), own[k * kStep + kSide] = E::high(words[k]);
+      float* edge = to + pairs.channel(P::kOwn) * kPitch + kHalo + halo;
+      if (wanted) edge[0] = E::low(words[P::kOwn]), edge[kSide] = E::high(words[P::kOwn]);
+      return;
+    }
+    DNASM_UNROLL_ONCE
+    for (int k = 0; k < P::kEach; ++k) {
+      const int c = pairs.channel(k), t = pairs.time(k);
+      const Scalar* at = from.pair(pairs, k);
+      const Pair pair = E::join(there(c, t) ? *at : Scalar{}, there(c + kAlong, t + !kAlong) ? at[from.next()] : Scalar{});
+      float* edge = to + c * kPitch + kHalo + t;
+      edge[0] = E::low(pair), edge[kSide] = E::high(pair);
     }
   }
   // rows[c][t] = value(c, t) for the tile.
   template <bool kAlong, class Value>
   DNASM_DEVICE void store(const Strided& rows, int64_t first, const Value& value) const {
-    for (int i = thread_index(); i < Pairs<kAlong, kSpan>::kCount; i += kShortThreads) {
-      const Pairs<kAlong, kSpan> at(i);
-      const int64_t n = start + at.t;
-      bool whole;
-      Scalar* to = address<kAlong>(rows, first, at.c, n, whole);
-      const Pair pair = E::pack(value(at.c, at.t), value(at.c + kAlong, at.t + !kAlong));
-      if (whole) {
-        *reinterpret_cast<Pair*>(to) = pair;
+    using P = Pairs<kAlong>;
+    const P pairs;
+    const Place<kAlong> to(*this, rows, first, pairs, -1, 0);
+    DNASM_UNROLL
+    for (int k = 0; k < P::kOwn; ++k) {
+      const int c = pairs.channel(k), t = pairs.time(k);
+      const Pair pair = E::pack(value(c, t), value(c + kAlong, t + !kAlong));
+      if (to.fast) {
+        *reinterpret_cast<Pair*>(to.own(k)) = pair;
       } else {
-        if (there(at.c, n)) *to = E::pick(pair, 0);
-        if (there(at.c + kAlong, n + !kAlong)) to[kAlong ? rows.stride_d : rows.stride_l] = E::pick(pair, 1);
+        Scalar* at = to.pair(pairs, k);
+        if (there(c, t)) *at = E::pick(pair, 0);
+        if (there(c + kAlong, t + !kAlong)) at[to.next()] = E::pick(pair, 1);
       }
     }
   }
@@ -131,27 +168,31 @@ DNASM_DEVICE Strided strided(const Rows& r) { return {r.data, r.stride_b, r.stri
 
 template <int kDtype, int kStreams, bool kAlongChannels, int kMostTaps>
 DNASM_KERNEL(kShortThreads, 4) short_forward_kernel(const ShortParams p, const ShortGrid grid) {
-  // Neighbouring blocks meet neighbouring memory.
-  const int64_t n = block_index(), across = kAlongChannels ? grid.channel_tiles : grid.tiles;
-  ShortBlock<kDtype, kStreams, kAlongChannels, kMostTaps> me(p, kAlongChannels ? n % across : n / across);
-  me.go_to(kAlongChannels ? n / across : n % across, grid.spans);
-  DNASM_UNROLL
-  for (int s = 0; s < kStreams; ++s)
-    me.template load<kAlongChannels>(me.array(s), p.x, s * p.channels, me.past, p.ahead);
-  sync_block();
-  me.template store<false>(strided(p.y), 0, [&](int c, int t) { return me.convolve(0, c, t); });
-  if constexpr (kStreams == 3)
-    me.template store<false>(strided(p.mixed), 0, [&](int c, int t) { return me.convolve(1, c, t) * me.convolve(2, c, t); });
+  // Neighbouring blocks meet neighbouring memory; a block's tiles follow one another.
+  const int n = block_index(), groups = (grid.tiles + kTilesOfBlock - 1) / kTilesOfBlock;
+  const int group = kAlongChannels ? n / grid.channel_tiles : n % groups;
+  ShortBlock<kDtype, kStreams, kAlongChannels, kMostTaps> me(p, kAlongChannels ? n % grid.channel_tiles : n / groups);
+  for (int tile = group * kTilesOfBlock; tile < (group + 1) * kTilesOfBlock && tile < grid.tiles; ++tile) {
+    me.go_to(tile, grid.spans);
+    sync_block();
+    DNASM_UNROLL
+    for (int s = 0; s < kStreams; ++s)
+      me.template load<kAlongChannels>(me.array(s), p.x, s * p.channels, me.past, p.ahead);
+    sync_block();
+    me.template store<false>(strided(p.y), 0, [&](int c, int t) { return me.convolve(0, c, t); });
+    if constexpr (kStreams == 3)
+      me.template store<false>(strided(p.mixed), 0, [&](int c, int t) { return me.convolve(1, c, t) * me.convolve(2, c, t); });
+  }
 }
 
 // Partial sums for dweight and dbias: [chunk][stream and channel][kWeightPitch], one thread for each.
 template <int kDtype, int kStreams, bool kAlongChannels, int kMostTaps>
 DNASM_KERNEL(kShortThreads, 3) short_backward_kernel(const ShortParams p, const ShortGrid grid) {
-  const int64_t chunk = block_index() % grid.chunks;
+  const int chunk = block_index() % grid.chunks;
   ShortBlock<kDtype, kStreams, kAlongChannels, kMostTaps> me(p, block_index() / grid.chunks);
   const int c = thread_index() / 8, part = thread_index() % 8;  // of the sums
   float sums[kStreams][kMostTaps + 1] = {};  // taps, then bias
-  for (int64_t tile = chunk; tile < grid.tiles; tile += grid.chunks) {
+  for (int tile = chunk; tile < grid.tiles; tile += grid.chunks) {
     me.go_to(tile, grid.spans);
     sync_block();
     DNASM_UNROLL
@@ -162,9 +203,9 @@ DNASM_KERNEL(kShortThreads, 3) short_backward_kernel(const ShortParams p, const 
       float *d1 = me.array(kStreams + 1), *d2 = me.array(kStreams + 2);
       me.template load<false>(d1, strided(p.dmixed), 0, p.ahead, me.past);
       sync_block();
-      const int width = kSpan + p.taps - 1;
-      for (int i = thread_index(); i < kChannels * width; i += kShortThreads) {
-        const int channel = i / width, t = i % width - p.ahead, at = channel * kPitch + kHalo + t;
+      for (int i = thread_index(); i < kChannels * kWidth; i += kShortThreads) {
+        const int channel = i / kWidth, t = i % kWidth - kHalo, at = channel * kPitch + kHalo + t;
+        if (t < -p.ahead || t >= kSpan + me.past) continue;
         const float d = d1[at];
         d1[at] = d * me.convolve(2, channel, t);
         d2[at] = d * me.convolve(1, channel, t);
@@ -187,7 +228,7 @@ DNASM_KERNEL(kShortThreads, 3) short_backward_kernel(const ShortParams p, const 
   DNASM_UNROLL
   for (int s = 0; s < kStreams; ++s) {
     float* out = static_cast<float*>(p.scratch) +
-                 ((chunk * kStreams + s) * p.channels + me.channel + c) * static_cast<int64_t>(kWeightPitch);
+                 (static_cast<int64_t>(chunk * kStreams + s) * p.channels + me.channel + c) * static_cast<int64_t>(kWeightPitch);
     DNASM_UNROLL
     for (int j = 0; j <= kMostTaps; ++j) {
       float sum = sums[s][j];
@@ -223,7 +264,8 @@ inline size_t backward_scratch(const ShortParams& p) {
 template <int kDtype, int kStreams, bool kAlongChannels, int kMostTaps>
 const char* launch_short_forward(const ShortParams& p) {
   const ShortGrid grid(p, 1);
-  const LaunchShape shape{grid.tiles * grid.channel_tiles, kShortThreads, short_shared_bytes<kStreams>(kStreams), p.stream};
+  const int64_t blocks = static_cast<int64_t>((grid.tiles + kTilesOfBlock - 1) / kTilesOfBlock) * grid.channel_tiles;
+  const LaunchShape shape{blocks, kShortThreads, short_shared_bytes<kStreams>(kStreams), p.stream};
   return launch(short_forward_kernel<kDtype, kStreams, kAlongChannels, kMostTaps>, shape, p, grid);
 }
 
