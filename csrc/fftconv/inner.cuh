@@ -18,20 +18,22 @@ struct InnerWork {
 
 template <class P>
 struct InnerWorker {
-  static_assert(P::kR1 == 16 && !P::kDirect);
+  static_assert(P::kR1 == 16 && !P::kDirect && P::kUnits == 2);  // a pair of units: one chunk
   using R = typename P::Rows;
   static constexpr int kMostBlocks = P::kLength / 32;  // of columns
   static constexpr size_t kSharedBytes = P::kSharedBytes + 4 * kMostBlocks;
 
   Transform<P> transform;
   const InnerWork& work;
-  int column, row;  // this lane's first element; this block's row
+  int column, row;  // this lane's first column; this block's row
+  uint32_t back;    // the outer level's turn on the way back
   const Quad* filter;
 
   DNASM_DEVICE InnerWorker(const Params& p, const InnerWork& w, int64_t channel, int which_row) : work(w), row(which_row) {
     const int lane = thread_index() % 32;
     transform = {lane, thread_index() / 32, dynamic_shared(), w.layout.tables(p) + lane};
     column = P::lane_column(lane) + P::unit_column(transform.first_tile());
+    back = 0u - w.level.turn(row & (w.level.radix - 1));
     filter = reinterpret_cast<const Quad*>(w.layout.channel(p, channel)) +
              (static_cast<int64_t>(row) * P::kTiles + transform.first_tile()) * 64 + lane;
   }
@@ -48,72 +50,71 @@ struct InnerWorker {
     sync_block();
     return exponent_of(static_cast<uint32_t>(most));
   }
-  DNASM_DEVICE Tile load(const char* at, int unit) const {
-    WordPair words[4];
+  // The row's spectrum, seen by visit(i, tile), and if `back`, from there into scratch again. Returns the row's scale.
+  template <class Visit>
+  DNASM_DEVICE int run(const Scratch& x_rows, int64_t sequence, bool back_too, const Visit& visit) const {
+    const int lane = transform.lane, g = lane / 4;
+    char* at = x_rows.rows + ((sequence * work.rows + row) * P::kLength + column - 2 * g + chunk(g)) * 4;
+    Quad chunks[4];
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) chunks[w] = *reinterpret_cast<const Quad*>(at + P::word_column(w) * 4);
+    const int exponent = find_ratios(x_rows, sequence);
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) {
-      const int offset = P::unit_column(unit) + P::word_column(w);
-      words[w] = *reinterpret_cast<const WordPair*>(at + offset * 4);
-      const uint32_t ratio = ratios()[(column + offset) >> work.ratio_shift];
-      words[w].re = mul_half2(words[w].re, ratio), words[w].im = mul_half2(words[w].im, ratio);
+      const uint32_t ratio = ratios()[(column + P::word_column(w)) >> work.ratio_shift];
+      DNASM_UNROLL
+      for (int j = 0; j < 4; ++j) chunks[w].w[j] = mul_half2(chunks[w].w[j], ratio);
     }
-    return join_rows(words);
-  }
-  // The row's spectrum, seen by visit(i, tile), and if `back`, from there into scratch again. find_ratios comes before.
-  template <class Visit>
-  DNASM_DEVICE void run(const Scratch& x_rows, int64_t sequence, bool back, const Visit& visit) const {
-    char* at = x_rows.rows + ((sequence * work.rows + row) * P::kLength + column) * 4;
-    DNASM_UNROLL_ONCE
-    for (int i = 0; i < P::kUnits; i += 2) {
-      Tile x[2] = {load(at, i), load(at, i + 1)};
-      DftMatrix first{transform.table(R::kFirst), transform.table(R::kFirst + 1), {}};
-      DNASM_UNROLL
-      for (int w = 0; w < 4; ++w) first.neg_im.w[w] = neg_half2(first.im.w[w]);
-      DNASM_UNROLL
-      for (int k = 0; k < 2; ++k) {
-        x[k] = product<false>(first, x[k]).rounded();
-        const int table = R::kOuterForward + 2 * (transform.first_tile() + i + k);
-        if (P::kR2 == 1) multiply<false>(x[k], transform.table(table), transform.table(table + 1));
-        transform.store_first(i + k, x[k]);
-      }
+    DftMatrix first{transform.table(R::kFirst), transform.table(R::kFirst + 1), {}};
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) first.neg_im.w[w] = neg_half2(first.im.w[w]);
+    DNASM_UNROLL
+    for (int k = 0; k < 2; ++k) {
+      Tile x = product<false>(first, join_rows(chunks, k)).rounded();
+      const int table = R::kOuterForward + 2 * (transform.first_tile() + k);
+      if (P::kR2 == 1) multiply<false>(x, transform.table(table), transform.table(table + 1));
+      transform.store_first(k, x);
     }
     transform.sync_team();
     if constexpr (P::kR2 > 1) transform.template middle<false>(), transform.sync_team();
-    transform.inner(back, visit);
-    if (!back) return;
+    transform.inner(back_too, visit);
+    if (!back_too) return exponent;
     if constexpr (P::kR2 > 1) transform.sync_team(), transform.template middle<true>();
     transform.sync_team();
-    const Complex next = turn(256), eight = turn(8 * 256), side = turn(1);
-    DNASM_UNROLL_ONCE
-    for (int i = 0; i < P::kUnits; ++i) last(at, i, next, eight, side);
+    last(at);
+    return exponent;
   }
-  // e(-n (s + 1/4 - R/4) / L): the outer level's twiddle, on its way back.
-  DNASM_DEVICE Complex turn(int n) const { return conjugate(work.level.turn(n, row % work.level.radix)); }
 
-  // Stage 1's adjoint on unit i, times the outer level's turns.
-  DNASM_DEVICE void last(char* at, int i, Complex next, Complex eight, Complex side) const {
-    uint32_t re[4], im[4];
-    transform.load_last(i, re, im);
+  // Stage 1's adjoint, times the outer level's turns e(-n (s + 1/4 - R/4) / L).
+  DNASM_DEVICE void last(char* at) const {
     const Quad cos = transform.table(R::kFirst + 2), sin = transform.table(R::kFirst + 3);
-    float z_re[2][4] = {}, z_im[2][4] = {};
+    const Complex next = turn_by(back, P::kStride1), eight = turn_by(back, 8 * P::kStride1), side = turn_by(back, 1);
+    Quad chunks[4];
     DNASM_UNROLL
-    for (int nt = 0; nt < 2; ++nt) {
-      mma_16816(z_re[nt], re, cos.w[2 * nt], cos.w[2 * nt + 1]);
-      mma_16816(z_im[nt], im, cos.w[2 * nt], cos.w[2 * nt + 1]);
-      mma_16816(z_re[nt], im, sin.w[2 * nt], sin.w[2 * nt + 1]);
-      mma_16816(z_im[nt], re, neg_half2(sin.w[2 * nt]), neg_half2(sin.w[2 * nt + 1]));
+    for (int k = 0; k < 2; ++k) {
+      uint32_t re[4], im[4];
+      transform.load_last(k, re, im);
+      float z_re[2][4] = {}, z_im[2][4] = {};
+      DNASM_UNROLL
+      for (int nt = 0; nt < 2; ++nt) {
+        mma_16816(z_re[nt], re, cos.w[2 * nt], cos.w[2 * nt + 1]);
+        mma_16816(z_im[nt], im, cos.w[2 * nt], cos.w[2 * nt + 1]);
+        mma_16816(z_re[nt], im, sin.w[2 * nt], sin.w[2 * nt + 1]);
+        mma_16816(z_im[nt], re, neg_half2(sin.w[2 * nt]), neg_half2(sin.w[2 * nt + 1]));
+      }
+      Complex rows[4];
+      rows[0] = turn_by(back, column + P::unit_column(k));
+      rows[1] = rows[0] * next, rows[2] = rows[0] * eight, rows[3] = rows[1] * eight;
+      DNASM_UNROLL
+      for (int w = 0; w < 4; ++w) {  // row 2 q + w % 2 + 8 (w / 2), columns 2 g and 2 g + 1
+        const int nt = w / 2, c = w % 2;
+        const Complex a = Complex{z_re[nt][c], z_im[nt][c]} * rows[w];
+        const Complex b = Complex{z_re[nt][2 + c], z_im[nt][2 + c]} * (rows[w] * side);
+        chunks[w].w[2 * k] = pack_half2(a.re, b.re), chunks[w].w[2 * k + 1] = pack_half2(a.im, b.im);
+      }
     }
-    Complex rows[4];
-    rows[0] = turn(column + P::unit_column(i));
-    rows[1] = rows[0] * next, rows[2] = rows[0] * eight, rows[3] = rows[1] * eight;
     DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) {  // row 2 q + w % 2 + 8 (w / 2), columns 2 g and 2 g + 1
-      const int nt = w / 2, c = w % 2;
-      const Complex a = Complex{z_re[nt][c], z_im[nt][c]} * rows[w];
-      const Complex b = Complex{z_re[nt][2 + c], z_im[nt][2 + c]} * (rows[w] * side);
-      *reinterpret_cast<WordPair*>(at + (P::unit_column(i) + P::word_column(w)) * 4) = {pack_half2(a.re, b.re),
-                                                                                      pack_half2(a.im, b.im)};
-    }
+    for (int w = 0; w < 4; ++w) *reinterpret_cast<Quad*>(at + P::word_column(w) * 4) = chunks[w];
   }
   template <bool kConjugate>
   DNASM_DEVICE void multiply_filter(int unit, Tile& x) const {
@@ -126,7 +127,6 @@ template <class P>
 DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) inner_forward_kernel(const Params p, const InnerWork work) {
   const int64_t sequence = block_index() / work.rows;
   const InnerWorker<P> me(p, work, (work.sequence + sequence) / p.batch, block_index() % work.rows);
-  me.find_ratios(work.x, sequence);
   me.run(work.x, sequence, true, [&](int i, Tile& x) { me.template multiply_filter<false>(i, x); });
 }
 
@@ -156,13 +156,13 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) inner_backward_kernel(const Params p,
   bool first = work.first;
   for (int b = chunk; b < work.batch; b += work.chunks) {
     const int64_t sequence = static_cast<int64_t>(channel) * work.batch + b;
-    const int x_exponent = me.find_ratios(work.inner.x, sequence);
     const bool gate_gradient = p.dout_gate.data;
-    me.run(work.inner.x, sequence, gate_gradient, [&](int i, Tile& x) {
+    const int x_exponent = me.run(work.inner.x, sequence, gate_gradient, [&](int i, Tile& x) {
       dk.save(i, x);
       if (gate_gradient) me.template multiply_filter<false>(i, x);
     });
-    const float factor = power_of_two(me.find_ratios(work.g, sequence) + x_exponent);
+    const int g_exponent = exponent_of(row_maximum(work.g.exponents + sequence * work.inner.blocks, work.inner.blocks));
+    const float factor = power_of_two(g_exponent + x_exponent);
     me.run(work.g, sequence, true, [&](int i, Tile& g) {
       dk.accumulate(i, g, factor, first);
       me.template multiply_filter<true>(i, g);

@@ -91,7 +91,7 @@ struct Long {
   float gain() const { return (1 + (two ? 0.85e-4f : 0.65e-4f)) / P::kGain; }
   // Where radix 2 or 8 is among the stages, spectra are shorter by sqrt(2) than unitary ones.
   float gradient_scale() const { return (level.second == 2 || level.second == 8 ? 2.0f : 1.0f) * gain(); }
-  static bool full_rows(const Params& p) { return p.length == plan_length(p.length, kFast) && aligned_pairs(p); }
+  static bool full_rows(const Params& p) { return p.length == plan_length(p.length, kFast) && aligned_rows(p, 4); }
 
   static size_t spectrum_bytes(const Params& p) { return Long(p).spectrum_size; }
   static size_t forward_bytes(const Params& p) { return Long(p).scratch_bytes(); }

@@ -6,8 +6,10 @@
 // at each n2, with the matrix of every plan; then, through shared memory, Rb rows n2 at each m1, whose matrix
 // e(n2 (s + 1/4) / R), s = m1 + 16 m2, has the twiddle in it. Row m1 Rb + m2 of scratch holds s.
 //
-// A block takes all rows of some columns: 8,192 complex numbers, four units of 16 rows by 16 columns for each warp. Scratch
-// holds a row's neighbours r, r + 1 as two words: re, re and im, im, in fp16.
+// A block takes all rows of some columns: 8,192 complex numbers, four units of 16 rows by 16 columns for each warp, two of
+// them side by side. Scratch holds rows in fp16, of every 32 columns sixteen bytes each (chunks) for columns 2 g, 2 g + 1,
+// 16 + 2 g, 17 + 2 g: re, re, im, im, re, re, im, im. Those are one lane's columns in two units of the inner transform,
+// and so ordered that a lane of pass A writes whole ones: chunk g stands at column chunk(g).
 #pragma once
 
 #include "io.cuh"
@@ -22,20 +24,30 @@ struct OuterPlan {
   DNASM_SHARED_CODE static int row_of(int) { return 0; }
 };
 
+DNASM_SHARED_CODE int chunk(int g) { return g % 2 * 16 + g / 2 * 4; }
+
+// e(n turn / 2^32): turns wrap as 32-bit numbers do, so that no fraction is lost however large n.
+DNASM_DEVICE Complex turn_by(uint32_t turn, int n) {
+  const uint32_t fraction = turn * static_cast<uint32_t>(n) + 0x80000000u;
+  return quick_cos_sin(bits_float(fraction >> 9 | 0x3f800000u) - 1.5f);
+}
+
 struct Level {
   int radix, second, columns;  // R = 16 second, S
+  int second_shift;            // log2 of `second`
   int tile_shift;              // log2 of the 16-column tiles of a block
+  int turn_shift;              // 2^32 is one turn: 4 L times 2^turn_shift
   DNASM_SHARED_CODE int block_columns() const { return 16 << tile_shift; }
   DNASM_SHARED_CODE int blocks() const { return columns >> (tile_shift + 4); }
-  DNASM_SHARED_CODE int frequency(int row) const { return row / second + 16 * (row % second); }
-  // e(column (s + 1/4 - R/4) / L) of a row; the turn's fraction is exact.
-  DNASM_DEVICE Complex turn(int column, int row) const {
-    const uint32_t quarters = static_cast<uint32_t>(column) * static_cast<uint32_t>(4 * frequency(row) + 1 - radix);
-    const uint32_t whole = 4u * static_cast<uint32_t>(radix) * static_cast<uint32_t>(columns);
-    return cos_sin_pi(static_cast<float>(quarters & (whole - 1)) / static_cast<float>(whole / 2));
+  DNASM_SHARED_CODE int frequency(int row) const { return (row >> second_shift) + 16 * (row & (second - 1)); }
+  // (s + 1/4 - R/4) / L of a row
+  DNASM_DEVICE uint32_t turn(int row) const {
+    return static_cast<uint32_t>(4 * frequency(row) + 1 - radix) << turn_shift;
   }
   // Shared memory: rows 16 bytes apart modulo 128, whether they are neighbours or `second` apart; re, then im.
-  DNASM_SHARED_CODE int row_at(int row) const { return row * (4 * block_columns() + 16) + row / second * 16; }
+  DNASM_SHARED_CODE int row_at(int row) const {
+    return row * (4 * block_columns() + 16) + (row >> second_shift) * 16;
+  }
   DNASM_SHARED_CODE int maxima_at() const { return second == 1 ? 0 : row_at(radix); }
   DNASM_SHARED_CODE size_t shared_bytes() const { return static_cast<size_t>(maxima_at()) + 64; }
 
@@ -45,18 +57,21 @@ struct Level {
     const int i = row / 6 * 16 + lane / 4 + 8 * (w % 2), j = row / 6 * 16 + lane % 4 * 2 + h + 8 * (w / 2);
     if (i / second != j / second) return {2, 0, 0};
     const bool back = row % 6 >= 3;
-    int bits = 0;  // a power of two each way, together 1 / second
-    while (second >> bits > 1) ++bits;
+    const int bits = second_shift;  // a power of two each way, together 1 / second
     const int part = row % 3 == 2 ? -1 : row % 3, n2 = (back ? i : j) % second, at = back ? j : i;
     return entry(part, static_cast<int64_t>(n2) * (4 * frequency(at) + 1), 4 * radix,
                  power_of_two(back ? -(bits / 2) : bits / 2 - bits));
   }
 };
 
+inline int log2_of(int64_t n) {
+  int bits = 0;
+  while (n >> bits > 1) ++bits;
+  return bits;
+}
 inline Level make_level(int64_t length, int radix) {
-  Level level{radix, radix / 16, static_cast<int>(length / radix), 0};
-  while (16 << level.tile_shift < OuterPlan::kElements / radix) ++level.tile_shift;
-  return level;
+  return {radix, radix / 16, static_cast<int>(length / radix), log2_of(radix / 16), log2_of(OuterPlan::kElements / radix / 16),
+          30 - log2_of(length)};
 }
 
 // Complex sums of 16 rows by 16 columns: [columns of slots 0-7, 8-15][fragment C].
@@ -88,17 +103,14 @@ DNASM_DEVICE Sums product(const DftMatrix& d, const Tile& x) {
 DNASM_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
 DNASM_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
 
-struct alignas(8) WordPair {
-  uint32_t re, im;
-};
-// A right operand from the column pairs of rows 2q, 2q + 1, 2q + 8, 2q + 9.
-DNASM_DEVICE Tile join_rows(const WordPair (&rows)[4]) {
+// A right operand from the column pairs of rows 2q, 2q + 1, 2q + 8, 2q + 9: half k of their chunks.
+DNASM_DEVICE Tile join_rows(const Quad (&chunks)[4], int k) {
   Tile x;
   DNASM_UNROLL
-  for (int k = 0; k < 2; ++k) {
-    const WordPair &a = rows[2 * k], &b = rows[2 * k + 1];
-    x.re[2 * k] = low_halves(a.re, b.re), x.re[2 * k + 1] = high_halves(a.re, b.re);
-    x.im[2 * k] = low_halves(a.im, b.im), x.im[2 * k + 1] = high_halves(a.im, b.im);
+  for (int i = 0; i < 2; ++i) {
+    const Quad &a = chunks[2 * i], &b = chunks[2 * i + 1];
+    x.re[2 * i] = low_halves(a.w[2 * k], b.w[2 * k]), x.re[2 * i + 1] = high_halves(a.w[2 * k], b.w[2 * k]);
+    x.im[2 * i] = low_halves(a.w[2 * k + 1], b.w[2 * k + 1]), x.im[2 * i + 1] = high_halves(a.w[2 * k + 1], b.w[2 * k + 1]);
   }
   return x;
 }
@@ -159,61 +171,68 @@ struct OuterWorker {
     ldmatrix_trans(x.im, at + 2 * work.level.block_columns());
     return x;
   }
-  // To scratch: row h of `sums`, columns 4 q to 4 q + 3, times turn step^j.
-  static DNASM_DEVICE void put(char* to, const Sums& sums, int h, Complex turn, Complex step) {
-    Complex z[4];
-    DNASM_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      z[j] = Complex{sums.re[j % 2][2 * h + j / 2], sums.im[j % 2][2 * h + j / 2]} * turn;
-      if (j < 3) turn = turn * step;
-    }
-    *reinterpret_cast<Quad*>(to) = {{pack_half2(z[0].re, z[1].re), pack_half2(z[0].im, z[1].im),
-                                     pack_half2(z[2].re, z[3].re), pack_half2(z[2].im, z[3].im)}};
-  }
   DNASM_DEVICE char* scratch(int row, int c) const {
     const Level& level = work.level;
-    return work.scratch.rows + ((sequence * level.radix + row) * level.columns + c) * 4;
+    return work.scratch.rows + ((sequence * level.radix + row) * level.columns + column + c) * 4;
   }
-  DNASM_DEVICE void finish(const Sums& sums, int rows, int t) const {
-    const int at = column + t * 16 + q() * 4;
+  // What the turns of a lane's columns in rows g and g + 8 have in common.
+  struct RowTurns {
+    uint32_t turn[2];
+    Complex one[2], sixteen[2];
+  };
+  DNASM_DEVICE RowTurns row_turns(int rows) const {
+    RowTurns t;
     DNASM_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const int row = rows + g() + 8 * h;
-      put(scratch(row, at), sums, h, work.level.turn(at, row), work.level.turn(1, row));
+      t.turn[h] = work.level.turn(rows + g() + 8 * h);
+      t.one[h] = turn_by(t.turn[h], 1), t.sixteen[h] = turn_by(t.turn[h], 16);
+    }
+    return t;
+  }
+  // To scratch, turned: a unit's columns 4 q + 2 (t % 2) and 16 + them, and their right neighbours, half a chunk each.
+  DNASM_DEVICE void finish(const Sums& sums, int rows, int t, const RowTurns& turns) const {
+    const int pair = t / 2 * 32, half = t % 2;
+    DNASM_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      Complex z[4], turn[4];
+      turn[0] = turn_by(turns.turn[h], column + pair + 4 * q() + 2 * half);
+      turn[1] = turn[0] * turns.one[h], turn[2] = turn[0] * turns.sixteen[h], turn[3] = turn[1] * turns.sixteen[h];
+      DNASM_UNROLL
+      for (int j = 0; j < 4; ++j)
+        z[j] = Complex{sums.re[j % 2][2 * h + j / 2], sums.im[j % 2][2 * h + j / 2]} * turn[j];
+      *reinterpret_cast<Quad*>(scratch(rows + g() + 8 * h, pair + 16 * half + 4 * q())) = {
+          {pack_half2(z[0].re, z[1].re), pack_half2(z[0].im, z[1].im), pack_half2(z[2].re, z[3].re),
+           pack_half2(z[2].im, z[3].im)}};
     }
   }
-  // Stage 1's sums of unit i on their way: to scratch if there is no second stage, else through shared memory.
-  DNASM_DEVICE void pass_on(const Sums& sums, int i) const {
-    if (work.level.second == 1) finish(sums, 0, tile(i));
-    else store(sums.rounded(), group(i), work.level.second, tile(i));
-  }
+  // After stage 1's sums have gone to shared memory: the second stage, and to scratch.
   DNASM_DEVICE void second_stage() const {
-    if (work.level.second == 1) return;
     sync_block();
     DNASM_UNROLL_ONCE
-    for (int i = 0; i < OuterPlan::kUnits; ++i) {
-      const Tile x = load(16 * group(i), 1, tile(i));
-      finish(product<false>(matrix(work.second, 6 * group(i)), x), 16 * group(i), tile(i));
+    for (int i = 0; i < OuterPlan::kUnits; i += 2) {
+      const int rows = 16 * group(i);
+      const DftMatrix d = matrix(work.second, 6 * group(i));
+      const RowTurns turns = row_turns(rows);
+      DNASM_UNROLL
+      for (int k = 0; k < 2; ++k) finish(product<false>(d, load(rows, 1, tile(i) + k)), rows, tile(i) + k, turns);
     }
   }
-  // A unit's words of rows 2 q, 2 q + 1, 2 q + 8, 2 q + 9, at `from` and `step` apart.
-  DNASM_DEVICE void read(WordPair (&words)[4], int from, int step, int t) const {
-    DNASM_UNROLL
-    for (int w = 0; w < 4; ++w)
-      words[w] = *reinterpret_cast<const WordPair*>(
-          scratch(from + step * (2 * q() + w % 2 + w / 2 * 8), column + t * 16 + 2 * g()));
-  }
-  // The way back to last(x, i), unit i's operand for stage 1's adjoint.
+  // The way back to last(x, i), unit i's operand for stage 1's adjoint: now column 2 g of a chunk is the unit's slot g.
   template <class Last>
   DNASM_DEVICE void inverse(const Last& last) const {
     DNASM_UNROLL
-    for (int i = 0; i < OuterPlan::kUnits; ++i) {
+    for (int i = 0; i < OuterPlan::kUnits; i += 2) {
       const int rows = work.level.second == 1 ? 0 : 16 * group(i);
-      WordPair words[4];
-      read(words, rows, 1, tile(i));
-      const Tile x = join_rows(words);
-      if (work.level.second == 1) last(x, i);
-      else store(product<true>(matrix(work.second, 6 * group(i) + 3), x).rounded(), rows, 1, tile(i));
+      Quad chunks[4];
+      DNASM_UNROLL
+      for (int w = 0; w < 4; ++w)
+        chunks[w] = *reinterpret_cast<const Quad*>(scratch(rows + 2 * q() + w % 2 + w / 2 * 8, tile(i) * 16 + chunk(g())));
+      DNASM_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        const Tile x = join_rows(chunks, k);
+        if (work.level.second == 1) last(x, i + k);
+        else store(product<true>(matrix(work.second, 6 * group(i) + 3), x).rounded(), rows, 1, tile(i) + k);
+      }
     }
     if (work.level.second == 1) return;
     sync_block();
@@ -230,17 +249,35 @@ DNASM_DEVICE uint32_t row_maximum(const uint32_t* exponents, int count) {
 }
 DNASM_DEVICE int exponent_of(uint32_t most) { return static_cast<int>(most) - 127 - kTop; }
 
-// Rows of one sequence of a tensor.
+// Rows of one sequence of a tensor, from `column` on.
 template <int kDtype, bool kFull>
 DNASM_DEVICE Row<kDtype, kFull> tensor_row(const Params& p, const Rows& tensor, int64_t sequence, int column) {
   using Scalar = typename Element<kDtype>::Scalar;
-  const int64_t d = sequence / p.batch, b = sequence % p.batch;
+  const uint32_t d = static_cast<uint32_t>(sequence) / static_cast<uint32_t>(p.batch);
+  const uint32_t b = static_cast<uint32_t>(sequence) % static_cast<uint32_t>(p.batch);
   Scalar* at = static_cast<Scalar*>(tensor.data);
   if (at) at += b * tensor.stride_b + d * tensor.stride_d + column;
   return {at, static_cast<int>(p.length) - column};
 }
 
-// Pass A: x = in_gate u of a tensor, or for backward out_gate dy, to the rows of the first level.
+// Four neighbours of a row, in whole rows at once; those are aligned.
+template <int kDtype>
+struct alignas(4 * sizeof(typename Element<kDtype>::Scalar)) Four {
+  typename Element<kDtype>::Pair pair[2];
+};
+template <int kDtype, bool kFull>
+DNASM_DEVICE Four<kDtype> load_four(const Row<kDtype, kFull>& row, int n) {
+  if constexpr (kFull) return *reinterpret_cast<const Four<kDtype>*>(row.at + n);
+  else return {{row.load(n), row.load(n + 2)}};
+}
+template <int kDtype, bool kFull>
+DNASM_DEVICE void store_four(const Row<kDtype, kFull>& row, int n, const Four<kDtype>& x) {
+  if constexpr (kFull) *reinterpret_cast<Four<kDtype>*>(row.at + n) = x;
+  else row.store(n, x.pair[0]), row.store(n + 2, x.pair[1]);
+}
+
+// Pass A: x = in_gate u of a tensor, or for backward out_gate dy, to the rows of the first level. Slot g of a pair of
+// units holds the four columns from chunk(g) on, two in each.
 template <int kDtype, bool kFull, bool kGated>
 DNASM_KERNEL(OuterPlan::kThreads, 2)
 outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, const Rows gate) {
@@ -248,28 +285,28 @@ outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, co
   const OuterWorker me(work);
   const Level& level = work.level;
   const bool gated = kGated && gate.data;
+  const auto a = tensor_row<kDtype, kFull>(p, tensor, work.sequence + me.sequence, me.column + chunk(me.g()));
+  const auto b = tensor_row<kDtype, kFull>(p, kGated ? gate : tensor, work.sequence + me.sequence, me.column + chunk(me.g()));
+  Four<kDtype> fours[4], factors[4];
   Operand<OuterPlan> x;
   gather_row(x, reinterpret_cast<uint32_t*>(dynamic_shared() + level.maxima_at()), 0, [&](int unit, float(&v)[8]) {
-    const int column = me.column + me.tile(unit) * 16 + 2 * me.g();
-    const auto a = tensor_row<kDtype, kFull>(p, tensor, work.sequence + me.sequence, column);
-    const auto b = tensor_row<kDtype, kFull>(p, kGated ? gate : tensor, work.sequence + me.sequence, column);
-    typename E::Pair pairs[4], factors[4];
+    const int half = unit % 2;
     DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) {
-      const int n = ((2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(unit)) * level.columns;
-      pairs[w] = a.load(n);
-      if (gated) factors[w] = b.load(n);
+    for (int w = 0; w < 4 && half == 0; ++w) {
+      const int row = (2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(unit), n = row * level.columns + me.tile(unit) * 16;
+      fours[w] = load_four(a, n);
+      if (gated) factors[w] = load_four(b, n);
     }
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) {
-      v[sum_index(w, 0)] = E::low(pairs[w]) * (gated ? E::low(factors[w]) : 1.0f);
-      v[sum_index(w, 1)] = E::high(pairs[w]) * (gated ? E::high(factors[w]) : 1.0f);
+      const auto pair = fours[w].pair[half], factor = factors[w].pair[half];
+      v[sum_index(w, 0)] = gated ? E::low(pair) * E::low(factor) : E::low(pair);
+      v[sum_index(w, 1)] = gated ? E::high(pair) * E::high(factor) : E::high(pair);
     }
   });
   if (thread_index() == 0) work.scratch.exponents[me.sequence * level.blocks() + me.block] = x.most[0];
   const Quad re = me.table(work.first, 0), im = me.table(work.first, 1);
-  DNASM_UNROLL
-  for (int i = 0; i < OuterPlan::kUnits; ++i) {
+  const auto first = [&](int i) {
     const Quad words = x.words(i);
     Sums sums;
     DNASM_UNROLL
@@ -277,12 +314,20 @@ outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, co
       mma_16816(sums.re[nt], re.w, words.w[nt], words.w[nt + 2]);
       mma_16816(sums.im[nt], im.w, words.w[nt], words.w[nt + 2]);
     }
-    me.pass_on(sums, i);
+    return sums;
+  };
+  if (level.second == 1) {
+    const OuterWorker::RowTurns turns = me.row_turns(0);
+    DNASM_UNROLL
+    for (int i = 0; i < OuterPlan::kUnits; ++i) me.finish(first(i), 0, me.tile(i), turns);
+  } else {
+    DNASM_UNROLL
+    for (int i = 0; i < OuterPlan::kUnits; ++i) me.store(first(i).rounded(), me.group(i), level.second, me.tile(i));
+    me.second_stage();
   }
-  me.second_stage();
 }
 
-// The way back to a tensor's elements, real: emit(column, n, sums) of elements n + column to n + column + 3.
+// The way back to a tensor's elements, real: emit(n, sums) of four elements from n + the lane's own column on.
 template <class Emit>
 DNASM_DEVICE void outer_inverse(const OuterWork& work, const Emit& emit) {
   const OuterWorker me(work);
@@ -298,7 +343,7 @@ DNASM_DEVICE void outer_inverse(const OuterWork& work, const Emit& emit) {
     for (int h = 0; h < 2; ++h) {
       const int row = (me.g() + 8 * h) * work.level.second + me.group(i);
       const float v[4] = {c[0][2 * h], c[1][2 * h], c[0][2 * h + 1], c[1][2 * h + 1]};
-      emit(me.column + me.tile(i) * 16 + me.q() * 4, row * work.level.columns, v);
+      emit(row * work.level.columns + me.tile(i) * 16, v);
     }
   });
 }
@@ -322,16 +367,17 @@ DNASM_KERNEL(kThreads, 2) middle_forward_kernel(const MiddleWork work) {
   const DftMatrix first = work.first_matrix(me.table(work.outer.first, 0), me.table(work.outer.first, 1));
   DNASM_UNROLL_ONCE
   for (int i = 0; i < OuterPlan::kUnits; ++i) {
-    WordPair words[4];
-    me.read(words, me.group(i), level.second, me.tile(i));
+    Quad words[4];  // pass A's slots, in halves of chunks
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) {
-      const int n = ((2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(i)) * level.columns + me.column;
-      const float scale = power_of_two(static_cast<int>(exponents[n / work.above.block_columns()]) - most);
+      const int row = (2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(i);
+      const uint32_t exponent = exponents[(row * level.columns + me.column) / work.above.block_columns()];
+      const float scale = power_of_two(static_cast<int>(exponent) - most);
       const uint32_t ratio = pack_half2(scale, scale);
-      words[w].re = mul_half2(words[w].re, ratio), words[w].im = mul_half2(words[w].im, ratio);
+      const uint32_t* from = reinterpret_cast<const uint32_t*>(me.scratch(row, me.tile(i) * 16 + 2 * me.g()));
+      words[w] = {{mul_half2(from[0], ratio), mul_half2(from[1], ratio), 0, 0}};
     }
-    me.store(product<false>(first, join_rows(words)).rounded(), me.group(i), level.second, me.tile(i));
+    me.store(product<false>(first, join_rows(words, 0)).rounded(), me.group(i), level.second, me.tile(i));
   }
   me.second_stage();
 }
@@ -340,16 +386,25 @@ template <int kThreads>
 DNASM_KERNEL(kThreads, 2) middle_inverse_kernel(const MiddleWork work) {
   const OuterWorker me(work.outer);
   const DftMatrix first = work.first_matrix(me.back_table(2), me.back_table(3));
-  const int above_row = static_cast<int>(me.sequence % work.above.radix);
-  const Complex step = conjugate(work.above.turn(1, above_row));
+  const uint32_t turn = 0u - work.above.turn(static_cast<int>(me.sequence % work.above.radix));
+  const Complex step = turn_by(turn, 1);
   me.inverse([&](const Tile& x, int i) {
     const Sums sums = product<true>(first, x);
-    const int column = me.column + me.tile(i) * 16 + me.q() * 4;
+    const int t = me.tile(i), column = t * 16 + me.q() * 4;
     DNASM_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int row = (me.g() + 8 * h) * work.outer.level.second + me.group(i);
-      const int n = row * work.outer.level.columns + column;
-      me.put(me.scratch(row, column), sums, h, conjugate(work.above.turn(n, above_row)), step);
+      Complex z[4], w = turn_by(turn, row * work.outer.level.columns + me.column + column);
+      DNASM_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        z[j] = Complex{sums.re[j % 2][2 * h + j / 2], sums.im[j % 2][2 * h + j / 2]} * w;
+        w = w * step;
+      }
+      DNASM_UNROLL
+      for (int j = 0; j < 2; ++j) {  // columns 4 q + 2 j, of chunk 2 q + j
+        uint32_t* to = reinterpret_cast<uint32_t*>(me.scratch(row, t / 2 * 32 + chunk(2 * me.q() + j) + t % 2 * 2));
+        to[0] = pack_half2(z[2 * j].re, z[2 * j + 1].re), to[1] = pack_half2(z[2 * j].im, z[2 * j + 1].im);
+      }
     }
   });
 }

@@ -54,9 +54,9 @@ struct BackwardScratch {
   }
 };
 
-// Whether every row is made of aligned pairs.
-inline bool aligned_pairs(const Params& p) {
-  const int64_t element = p.dtype == kFloat32 ? 4 : 2, pair = 2 * element;
+// Whether every row is made of aligned pairs, or of more.
+inline bool aligned_rows(const Params& p, int64_t elements) {
+  const int64_t element = p.dtype == kFloat32 ? 4 : 2, pair = elements * element;
   if (p.starts) return false;  // sequences that begin anywhere
   for (const Rows* r : {&p.u, &p.in_gate, &p.out_gate, &p.y, &p.dy, &p.du, &p.din_gate, &p.dout_gate}) {
     const int64_t bits = static_cast<int64_t>(reinterpret_cast<uintptr_t>(r->data)) | r->stride_b * element |
@@ -68,7 +68,7 @@ inline bool aligned_pairs(const Params& p) {
 // Whether every row is as long as the plan and aligned, and no block meets fewer than it can hold.
 template <class P>
 bool full_rows(const Params& p) {
-  return p.length == P::kLength && p.batch % P::kSequences == 0 && aligned_pairs(p);
+  return p.length == P::kLength && p.batch % P::kSequences == 0 && aligned_rows(p, 2);
 }
 
 template <class P>

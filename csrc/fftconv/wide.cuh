@@ -2,7 +2,7 @@
 //
 // Of a plan of L points, split s of `splits` takes the frequencies m = s + splits m': the input, folded by
 // e(n1 (s + 1/4) / splits) and turned by e(r (s + 1/4) / L), goes through a plain DFT of kN = L / splits points in
-// shared memory, radix 16 and one smaller radix, in place: digit m'_j ends where n'_j stood.
+// shared memory, one smaller radix and radix 16, in place: digit m'_j ends where n'_j stood.
 #pragma once
 
 #include "io.cuh"
@@ -41,12 +41,21 @@ DNASM_DEVICE void small_dft(Complex (&v)[kR]) {
   }
 }
 
+// z^0, z^1, ...
+template <int kCount>
+DNASM_DEVICE void powers(Complex z, Complex (&w)[kCount]) {
+  w[0] = {1, 0}, w[1] = z;
+  DNASM_UNROLL
+  for (int m = 2; m < kCount; ++m) w[m] = w[m / 2] * w[m - m / 2];
+}
+
 constexpr int kWidest = 16384;  // points of 8 bytes in 227 KB
 
-template <int kPoints>
+DNASM_SHARED_CODE int default_wide_threads(int points) { return points >= 8192 ? 512 : points >= 512 ? points / 16 : 32; }
+
+template <int kPoints, int kThreadsOfBlock = default_wide_threads(kPoints)>
 struct Wide {
-  static constexpr int kN = kPoints;
-  static constexpr int kThreads = kN >= 8192 ? 512 : kN >= 512 ? kN / 16 : 32;
+  static constexpr int kN = kPoints, kThreads = kThreadsOfBlock;
   static constexpr size_t kSharedBytes = (kN + kN / 16 + kN / 256) * sizeof(Complex) + 256;
   int splits;
   float* scratch;   // for block_sum
@@ -60,11 +69,15 @@ struct Wide {
   DNASM_DEVICE Complex& at(int i) const { return points[padded(i)]; }
   // e(n (s + 1/4) / L); exact up to L = 2^22
   DNASM_DEVICE Complex turn(int n, int s) const {
-    const int64_t length = static_cast<int64_t>(kN) * splits;
-    const int64_t quarters = static_cast<int64_t>(n) * (4 * s + 1) & (4 * length - 1);
-    return cos_sin_pi(static_cast<float>(quarters) / static_cast<float>(2 * length));
+    const uint32_t length = static_cast<uint32_t>(kN) * static_cast<uint32_t>(splits);
+    const uint32_t quarters = static_cast<uint32_t>(n) * static_cast<uint32_t>(4 * s + 1) & (4 * length - 1);
+    return cos_sin_pi(static_cast<float>(quarters) * (0.5f / static_cast<float>(length)));
   }
-  DNASM_SHARED_CODE static int radix(int size) { return size < 16 ? size : 16; }
+  // The small radix comes first, so that plans' inner 16 x 16 frequencies are the last two digits.
+  DNASM_SHARED_CODE static int radix(int size) {
+    while (size > 16) size /= 16;
+    return size;
+  }
   // m' at position i of `points`: the digits, reversed.
   static DNASM_DEVICE int frequency(int i, int points = kN) {
     int m = 0, unit = 1;
@@ -75,23 +88,39 @@ struct Wide {
     return m;
   }
 
+  static DNASM_DEVICE int place(int m) {  // and the position of m
+    int i = 0;
+    for (int size = kN; size > 1; size /= radix(size)) i += m % radix(size) * (size / radix(size)), m /= radix(size);
+    return i;
+  }
+
   template <int kSize, bool kInverse>  // the stage on blocks of kSize points
   DNASM_DEVICE void stage() const {
     constexpr int kR = radix(kSize), kStride = kSize / kR;
+    constexpr bool kSameColumn = kThreads % kStride == 0;  // in all of a thread's butterflies
+    Complex root = column_root<kSize>(thread_index() % kStride);
     for (int b = thread_index(); b < kN / kR; b += kThreads) {
       const int j = b % kStride, base = b / kStride * kSize + j;
+      if (!kSameColumn) root = column_root<kSize>(j);
       Complex v[kR], w[kR];
-      w[0] = {1, 0};
-      w[1] = cos_sin_pi(2.0f * static_cast<float>(j) / static_cast<float>(kSize));
+      if constexpr (kStride > 1) powers(root, w);
       DNASM_UNROLL
-      for (int m = 2; m < kR; ++m) w[m] = w[m / 2] * w[m - m / 2];
-      DNASM_UNROLL
-      for (int m = 0; m < kR; ++m) v[m] = at(base + m * kStride) * (kInverse ? conjugate(w[m]) : Complex{1, 0});
+      for (int m = 0; m < kR; ++m) {
+        v[m] = at(base + m * kStride);
+        if constexpr (kInverse && kStride > 1) v[m] = v[m] * conjugate(w[m]);
+      }
       small_dft<kR, kInverse>(v);
       DNASM_UNROLL
-      for (int m = 0; m < kR; ++m) at(base + m * kStride) = kInverse ? v[m] : v[m] * w[m];
+      for (int m = 0; m < kR; ++m) {
+        if constexpr (!kInverse && kStride > 1) v[m] = v[m] * w[m];
+        at(base + m * kStride) = v[m];
+      }
     }
     sync_block();
+  }
+  template <int kSize>  // e(j / kSize)
+  static DNASM_DEVICE Complex column_root(int j) {
+    return cos_sin_pi(static_cast<float>(j) * (2.0f / static_cast<float>(kSize)));
   }
   template <int kSize = kN>
   DNASM_DEVICE void forward_stages() const {
@@ -108,24 +137,53 @@ struct Wide {
     }
   }
 
-  // Frequencies s + splits m' of load(n), n < L, unnormalised.
+  // Frequencies s + splits m' of load(n), n < L, unnormalised; what is loaded goes through the first stage on its way.
   template <class Load>
   DNASM_DEVICE void forward(int s, const Load& load) const {
-    for (int r = thread_index(); r < kN; r += kThreads) {
-      Complex sum = load(r);
-      for (int n1 = 1; n1 < splits; ++n1) sum = sum + load(r + n1 * kN) * turn(n1 * kN, s);
-      at(r) = sum * turn(r, s);
+    constexpr int kR = radix(kN), kStride = kN / kR;
+    const Complex step = turn(kStride, s);
+    for (int j = thread_index(); j < kStride; j += kThreads) {
+      Complex v[kR], w[kR];
+      DNASM_UNROLL
+      for (int m = 0; m < kR; ++m) v[m] = load(j + m * kStride);
+      for (int n1 = 1; n1 < splits; ++n1) {
+        const Complex fold = turn(n1 * kN, s);
+        DNASM_UNROLL
+        for (int m = 0; m < kR; ++m) v[m] = v[m] + load(j + m * kStride + n1 * kN) * fold;
+      }
+      powers(step, w);
+      DNASM_UNROLL
+      for (int m = 1; m < kR; ++m) v[m] = v[m] * w[m];
+      small_dft<kR, false>(v);
+      powers(column_root<kN>(j), w);
+      const Complex first = turn(j, s);
+      DNASM_UNROLL
+      for (int m = 0; m < kR; ++m) at(j + m * kStride) = v[m] * w[m] * first;
     }
     sync_block();
-    forward_stages();
+    forward_stages<kStride>();
   }
   // The adjoint: emit(n, what frequencies s + splits m' add to element n).
   template <class Emit>
   DNASM_DEVICE void inverse(int s, const Emit& emit) const {
-    inverse_stages();
-    for (int r = thread_index(); r < kN; r += kThreads) {
-      const Complex z = at(r) * conjugate(turn(r, s));
-      for (int n1 = 0; n1 < splits; ++n1) emit(r + n1 * kN, n1 ? z * conjugate(turn(n1 * kN, s)) : z);
+    constexpr int kR = radix(kN), kStride = kN / kR;
+    inverse_stages<kStride>();
+    const Complex step = turn(kStride, s);
+    for (int j = thread_index(); j < kStride; j += kThreads) {
+      Complex v[kR], w[kR];
+      powers(column_root<kN>(j), w);
+      const Complex first = turn(j, s);
+      DNASM_UNROLL
+      for (int m = 0; m < kR; ++m) v[m] = at(j + m * kStride) * conjugate(w[m] * first);
+      small_dft<kR, true>(v);
+      powers(step, w);
+      DNASM_UNROLL
+      for (int m = 1; m < kR; ++m) v[m] = v[m] * conjugate(w[m]);
+      for (int n1 = 0; n1 < splits; ++n1) {
+        const Complex fold = n1 ? conjugate(turn(n1 * kN, s)) : Complex{1, 0};
+        DNASM_UNROLL
+        for (int m = 0; m < kR; ++m) emit(j + m * kStride + n1 * kN, v[m] * fold);
+      }
     }
     sync_block();
   }
@@ -181,12 +239,33 @@ DNASM_DEVICE Complex load_tap(const Params& p, const FilterTaps& taps, int n, fl
   return z;
 }
 
+// Blocks of 128 registers a thread fill an SM with 512 threads; several of them, where they are small.
+DNASM_SHARED_CODE int plan_points(int length) { return length < kWidest ? length : kWidest; }
 template <class P>
-using PlanWide = Wide<P::kLength < kWidest ? P::kLength : kWidest>;
+struct PlanWide : Wide<plan_points(P::kLength), (plan_points(P::kLength) > 8192 ? 512 : plan_points(P::kLength) >= 4096 ? 256 : default_wide_threads(plan_points(P::kLength)))> {
+  using W = typename PlanWide::Wide;
+  using W::W;
+  static constexpr int kBlocksPerSm = 512 / W::kThreads;
+
+  // visit(quad, point): a lane's frequencies of a tile, see plan.cuh; point(w, h) is half h of word w, and `quad` counts
+  // lanes through re and im of all tiles.
+  template <class Visit>
+  DNASM_DEVICE void each_quad(int s, const Visit& visit) const {
+    for (int i = thread_index(); i < W::kN / 8; i += W::kThreads) {
+      const int outer = s + this->splits * W::frequency(i / 32, W::kN / 256);  // m1 + R1 m2
+      const int tile = outer % P::kR1 * P::kR2 + outer / P::kR1, g = i % 32 / 4;
+      const int row = P::kDirect ? g : sigma(g), next = P::kDirect ? 8 : 1;
+      const int first = i / 32 * 256 + row * 16 + sigma(i % 4 * 2);
+      visit((P::kDirect ? 0 : tile) * 64 + i % 32, [&](int w, int h) -> Complex& {
+        return this->at(first + w % 2 * next * 16 + w / 2 + 2 * h);
+      });
+    }
+  }
+};
 
 // Blocks below channels * splits make spectra, the others the tables.
 template <class P>
-DNASM_KERNEL(PlanWide<P>::kThreads, 1) spectrum_kernel(const Params p, const SpectrumLayout layout) {
+DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) spectrum_kernel(const Params p, const SpectrumLayout layout) {
   using W = PlanWide<P>;
   const W wide(P::kLength / W::kN);
   const int spectra = static_cast<int>(p.channels) * wide.splits;
@@ -198,24 +277,26 @@ DNASM_KERNEL(PlanWide<P>::kThreads, 1) spectrum_kernel(const Params p, const Spe
   const int channel = block_index() / wide.splits, s = block_index() % wide.splits;
   const FilterTaps taps(p, channel, P::kLength);
   float bound = 0;  // sum |k| >= max |K|
-  for (int n = thread_index(); n < taps.taps; n += W::kThreads) {
-    bound += fabsf(load_number(p.filter, p.filter_dtype, taps.past + n));
-    if (taps.both && n < taps.future_taps) bound += fabsf(load_number(p.filter, p.filter_dtype, taps.future + n));
-  }
+  wide.forward(s, [&](int n) {
+    const Complex z = load_tap(p, taps, n, 1.0f);
+    bound += fabsf(z.re) + fabsf(z.im);
+    return z;
+  });
   bound = block_sum<W::kThreads>(bound, wide.scratch);
   const int exponent = static_cast<int>(float_bits(bound) >> 23 & 255) - 127 - kSpectrumTop;
   const float scale = power_of_two(-exponent);
   if (s == 0 && thread_index() == 0) layout.exponents(p)[channel] = exponent;
 
-  wide.forward(s, [&](int n) { return load_tap(p, taps, n, scale); });
-  uint16_t* out = reinterpret_cast<uint16_t*>(layout.channel(p, channel));
-  for (int i = thread_index(); i < W::kN; i += W::kThreads) {
-    const Complex z = wide.at(i);
-    const int at = P::position(s + wide.splits * W::frequency(i));
-    const uint32_t both = pack_half2(z.re, z.im);
-    out[at] = static_cast<uint16_t>(both);
-    out[at + P::kImHalves] = static_cast<uint16_t>(both >> 16);
-  }
+  Quad* out = reinterpret_cast<Quad*>(layout.channel(p, channel));
+  wide.each_quad(s, [&](int at, const auto& point) {
+    Quad re, im;
+    DNASM_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      const Complex a = point(w, 0) * Complex{scale, 0}, b = point(w, 1) * Complex{scale, 0};
+      re.w[w] = pack_half2(a.re, b.re), im.w[w] = pack_half2(a.im, b.im);
+    }
+    out[at] = re, out[at + 32] = im;
+  });
 }
 
 // Sums of backward's blocks, for one channel each: `partials` spectra, `skip_partials` numbers.
@@ -224,9 +305,9 @@ struct PartialSums {
   int partials, skip_partials;
 };
 
-// The gradients of a channel's filter and skip from their partial sums; read(k, s, i): bin i of split s of partial k.
-template <class W, class Read>
-DNASM_DEVICE void filter_gradient(const W& wide, const Params& p, const PartialSums& sums, float scale, const Read& read) {
+// The gradients of a channel's filter and skip from their partial sums; fill(s) puts the points of split s in their places.
+template <class W, class Fill>
+DNASM_DEVICE void filter_gradient(const W& wide, const Params& p, const PartialSums& sums, const Fill& fill) {
   const int channel = block_index();
   const FilterTaps taps(p, channel, wide.splits * W::kN);
   if (p.dskip) {
@@ -238,11 +319,7 @@ DNASM_DEVICE void filter_gradient(const W& wide, const Params& p, const PartialS
   }
   if (!p.dk) return;
   for (int s = 0; s < wide.splits; ++s) {
-    for (int i = thread_index(); i < W::kN; i += W::kThreads) {
-      Complex sum{0, 0};
-      for (int k = 0; k < sums.partials; ++k) sum = sum + read(k, s, i);
-      wide.at(i) = sum * Complex{scale, 0};
-    }
+    fill(s);
     sync_block();
     wide.inverse(s, [&](int n, Complex z) {
       if (taps.has_past(n)) p.dk[taps.past + n] = z.re + (s ? p.dk[taps.past + n] : 0.0f);
@@ -259,15 +336,22 @@ DNASM_DEVICE void filter_gradient(const W& wide, const Params& p, const PartialS
 }
 
 template <class P>
-DNASM_KERNEL(PlanWide<P>::kThreads, 1) filter_gradient_kernel(const Params p, const PartialSums sums) {
+DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) filter_gradient_kernel(const Params p, const PartialSums sums) {
   using W = PlanWide<P>;
   const W wide(P::kLength / W::kN);
-  const float* spectra = sums.spectra + static_cast<int64_t>(block_index()) * sums.partials * (2 * P::kLength);
-  filter_gradient(wide, p, sums, 1 / P::kGain, [&](int k, int s, int i) {  // FilterGradient's order
-    const int at = P::position(s + wide.splits * W::frequency(i)), element = at % 8;
-    const float* from = spectra + static_cast<int64_t>(k) * (2 * P::kLength) + at / 512 * 512 + element / 4 * 128 +
-                        at / 8 % 32 * 4 + element % 4;
-    return Complex{from[0], from[256]};
+  const Quad* spectra = reinterpret_cast<const Quad*>(sums.spectra) +
+                        static_cast<int64_t>(block_index()) * sums.partials * (P::kLength / 2);
+  filter_gradient(wide, p, sums, [&](int s) {
+    wide.each_quad(s, [&](int at, const auto& point) {
+      float sum[16] = {};  // FilterGradient's order
+      for (int k = 0; k < sums.partials; ++k) {
+        const Quad* from = spectra + static_cast<int64_t>(k) * (P::kLength / 2) + at + at / 64 * 64;
+        DNASM_UNROLL
+        for (int j = 0; j < 16; ++j) sum[j] += bits_float(from[j / 4 * 32].w[j % 4]);
+      }
+      DNASM_UNROLL
+      for (int j = 0; j < 8; ++j) point(j / 2, j % 2) = {sum[j] * (1 / P::kGain), sum[8 + j] * (1 / P::kGain)};
+    });
   });
 }
 

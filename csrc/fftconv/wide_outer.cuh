@@ -29,53 +29,100 @@ struct RowOrder {
   }
 };
 
-using WideColumns = Wide<8192>;  // all rows of 8192 / rows columns
+// All rows of 4096 / rows columns. A thread has sixteen rows of one column, rows / 16 apart: the first stage's butterfly on
+// the way there and the last one's on the way back, and sixteen rows of the result, whose frequencies follow each other.
+using WideColumns = Wide<4096>;
+static_assert(WideColumns::kN == 16 * WideColumns::kThreads);
 
-// The stages of every `rows` neighbouring points.
-template <bool kInverse, int kSize = 4096>
-DNASM_DEVICE void column_stages(const WideColumns& wide, int rows) {
-  if (rows == kSize) {
+struct ColumnThread {
+  const RowOrder& order;
+  const WideColumns wide;
+  int rows, apart, column, row, at;  // rows / 16; this thread's column; its first row; where it stands among the points
+  int frequency;                     // of its first result; the others follow
+
+  DNASM_DEVICE ColumnThread(const RowOrder& o, int block) : order(o), wide(1), rows(o.rows), apart(o.rows / 16) {
+    const int width = WideColumns::kN / rows, c = thread_index() % width;
+    row = thread_index() / width;
+    column = block * width + c, at = c * rows + row;
+    frequency = 16 * WideColumns::frequency(row, apart);
+  }
+  DNASM_DEVICE int element(int k) const { return (row + k * apart) * order.columns() + column; }
+  DNASM_DEVICE int64_t result(int k) const {  // where row k of the results stands
+    return (static_cast<int64_t>(order.row(frequency)) + k * apart) * order.columns() + column;
+  }
+  // e(n1 / (4 rows)): the quarter of the transform
+  DNASM_DEVICE void quarters(Complex (&w)[16]) const {
+    const Complex first = cos_sin_pi(static_cast<float>(row) / static_cast<float>(2 * rows));
+    powers(Complex{0.99518472667219693f, 0.098017140329560604f}, w);  // e(1 / 64)
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) w[k] = w[k] * first;
+  }
+  DNASM_DEVICE void twiddles(Complex (&w)[16]) const {
+    powers(cos_sin_pi(2.0f * static_cast<float>(row) / static_cast<float>(rows)), w);
+  }
+  DNASM_DEVICE void turns(Complex (&w)[16]) const {
+    powers(order.turn(4 * static_cast<int64_t>(column), 0), w);  // e(column / L)
+    const Complex first = order.turn(column, frequency);
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) w[k] = w[k] * first;
+  }
+};
+
+// The stages of every `size` neighbouring points.
+template <bool kInverse, int kSize = 256>
+DNASM_DEVICE void column_stages(const WideColumns& wide, int size) {
+  if (size == kSize) {
     if constexpr (kInverse) wide.inverse_stages<kSize>();
     else wide.forward_stages<kSize>();
-  } else if constexpr (kSize > 16) {
-    column_stages<kInverse, kSize / 2>(wide, rows);
+  } else if constexpr (kSize > 2) {
+    column_stages<kInverse, kSize / 2>(wide, size);
   }
 }
 
-// load(n), n < L, of columns from `column` on, to rows of L numbers.
+// load(n), n < L, of a block of columns, to rows of L numbers.
 template <class Load>
-DNASM_DEVICE void columns_forward(const RowOrder& order, int column, Complex* to, const Load& load) {
-  const WideColumns wide(1);
-  const int rows = order.rows, width = WideColumns::kN / rows, stride = order.columns();
-  for (int i = thread_index(); i < WideColumns::kN; i += WideColumns::kThreads) {
-    const int c = i % width, n1 = i / width;
-    const Complex quarter = cos_sin_pi(static_cast<float>(n1) / static_cast<float>(2 * rows));
-    wide.at(c * rows + n1) = load(n1 * stride + column + c) * quarter;
+DNASM_DEVICE void columns_forward(const RowOrder& order, int block, Complex* to, const Load& load) {
+  const ColumnThread me(order, block);
+  Complex v[16], w[16];
+  me.quarters(w);
+  DNASM_UNROLL
+  for (int k = 0; k < 16; ++k) v[k] = load(me.element(k)) * w[k];
+  small_dft<16, false>(v);
+  if (me.apart > 1) {
+    me.twiddles(w);
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) me.wide.at(me.at + k * me.apart) = v[k] * w[k];
+    sync_block();
+    column_stages<false>(me.wide, me.apart);
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) v[k] = me.wide.at(me.at + k * me.apart);
   }
-  sync_block();
-  column_stages<false>(wide, rows);
-  for (int i = thread_index(); i < WideColumns::kN; i += WideColumns::kThreads) {
-    const int c = i % width, at = i / width, s = WideColumns::frequency(at, rows), n = column + c;
-    to[static_cast<int64_t>(order.row(s)) * stride + n] = wide.at(c * rows + at) * order.turn(n, s);
-  }
+  me.turns(w);
+  DNASM_UNROLL
+  for (int k = 0; k < 16; ++k) to[me.result(k)] = v[k] * w[k];
 }
 
-// The adjoint: emit(n, z) of all elements of columns from `column` on.
+// The adjoint: emit(n, z) of all elements of a block of columns.
 template <class Emit>
-DNASM_DEVICE void columns_inverse(const RowOrder& order, int column, const Complex* from, const Emit& emit) {
-  const WideColumns wide(1);
-  const int rows = order.rows, width = WideColumns::kN / rows, stride = order.columns();
-  for (int i = thread_index(); i < WideColumns::kN; i += WideColumns::kThreads) {
-    const int c = i % width, at = i / width, s = WideColumns::frequency(at, rows), n = column + c;
-    wide.at(c * rows + at) = from[static_cast<int64_t>(order.row(s)) * stride + n] * conjugate(order.turn(n, s));
+DNASM_DEVICE void columns_inverse(const RowOrder& order, int block, const Complex* from, const Emit& emit) {
+  const ColumnThread me(order, block);
+  Complex v[16], w[16];
+  me.turns(w);
+  DNASM_UNROLL
+  for (int k = 0; k < 16; ++k) v[k] = from[me.result(k)] * conjugate(w[k]);
+  if (me.apart > 1) {
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) me.wide.at(me.at + k * me.apart) = v[k];
+    sync_block();
+    column_stages<true>(me.wide, me.apart);
+    me.twiddles(w);
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) v[k] = me.wide.at(me.at + k * me.apart) * conjugate(w[k]);
   }
-  sync_block();
-  column_stages<true>(wide, rows);
-  for (int i = thread_index(); i < WideColumns::kN; i += WideColumns::kThreads) {
-    const int c = i % width, n1 = i / width;
-    const Complex quarter = cos_sin_pi(static_cast<float>(n1) / static_cast<float>(2 * rows));
-    emit(n1 * stride + column + c, wide.at(c * rows + n1) * conjugate(quarter));
-  }
+  small_dft<16, true>(v);
+  me.quarters(w);
+  DNASM_UNROLL
+  for (int k = 0; k < 16; ++k) emit(me.element(k), v[k] * conjugate(w[k]));
 }
 
 template <class P>
@@ -94,7 +141,7 @@ DNASM_KERNEL(WideColumns::kThreads, 1) filter_columns_kernel(const Params p, con
   const int channel = static_cast<int>(work.channel) + here;
   const FilterTaps taps(p, channel, static_cast<int>(work.order.length));
   float bound = 0;
-  columns_forward(work.order, block * (WideColumns::kN / work.order.rows), work.rows + here * work.order.length, [&](int n) {
+  columns_forward(work.order, block, work.rows + here * work.order.length, [&](int n) {
     const Complex z = load_tap(p, taps, n, 1.0f);
     bound += fabsf(z.re) + fabsf(z.im);
     return z;
@@ -102,6 +149,13 @@ DNASM_KERNEL(WideColumns::kThreads, 1) filter_columns_kernel(const Params p, con
   sync_block();
   bound = block_sum<WideColumns::kThreads>(bound, reinterpret_cast<float*>(dynamic_shared()));
   if (thread_index() == 0) work.bounds[here * work.blocks() + block] = bound;
+}
+
+// Where half h of word w of fragment i, of 32 lanes by all tiles of plan P, stands among a row's points.
+template <class P>
+DNASM_DEVICE int tile_place(int i, int word, int h) {
+  const int g = i % 32 / 4, q = i % 4;
+  return Wide<P::kLength>::place(P::frequency(i / 32, g + 8 * (word % 2), 2 * q + h + 8 * (word / 2)));
 }
 
 // Rows to spectra in the order of plan P.
@@ -122,13 +176,15 @@ filter_rows_kernel(const Params p, const FilterStaging<P> work, const SpectrumLa
   for (int i = thread_index(); i < W::kN; i += W::kThreads) wide.at(i) = from[i];
   sync_block();
   wide.forward_stages();
-  uint16_t* out = reinterpret_cast<uint16_t*>(layout.channel(p, channel)) + static_cast<int64_t>(row) * 2 * W::kN;
-  for (int i = thread_index(); i < W::kN; i += W::kThreads) {
-    const Complex z = wide.at(i) * Complex{scale, 0};
-    const int at = P::position(W::frequency(i));
-    const uint32_t both = pack_half2(z.re, z.im);
-    out[at] = static_cast<uint16_t>(both);
-    out[at + P::kImHalves] = static_cast<uint16_t>(both >> 16);
+  Quad* out = reinterpret_cast<Quad*>(layout.channel(p, channel)) + static_cast<int64_t>(row) * (W::kN / 4);
+  for (int i = thread_index(); i < W::kN / 8; i += W::kThreads) {
+    Quad re, im;
+    DNASM_UNROLL
+    for (int word = 0; word < 4; ++word) {
+      const Complex a = wide.at(tile_place<P>(i, word, 0)), b = wide.at(tile_place<P>(i, word, 1));
+      re.w[word] = pack_half2(a.re * scale, b.re * scale), im.w[word] = pack_half2(a.im * scale, b.im * scale);
+    }
+    out[i / 32 * 64 + i % 32] = re, out[i / 32 * 64 + 32 + i % 32] = im;
   }
 }
 
@@ -150,12 +206,15 @@ DNASM_KERNEL(Wide<P::kLength>::kThreads, 1) gradient_rows_kernel(const GradientW
   const W wide(1);
   const int row = block_index() % work.order.rows, here = block_index() / work.order.rows;
   float* sums = work.partial + static_cast<int64_t>(here) * work.chunks * 2 * work.order.length + static_cast<int64_t>(row) * 2 * W::kN;
-  for (int i = thread_index(); i < W::kN; i += W::kThreads) {
-    const int at = P::position(W::frequency(i)), element = at % 8;
-    const float* from = sums + at / 512 * 512 + element / 4 * 128 + at / 8 % 32 * 4 + element % 4;
-    Complex sum{0, 0};
-    for (int k = 0; k < work.chunks; ++k, from += 2 * work.order.length) sum = sum + Complex{from[0], from[256]};
-    wide.at(i) = sum * Complex{work.scale, 0};
+  for (int i = thread_index(); i < W::kN / 8; i += W::kThreads) {
+    float sum[16] = {};
+    const Quad* from = reinterpret_cast<const Quad*>(sums) + i / 32 * 128 + i % 32;
+    for (int k = 0; k < work.chunks; ++k, from += work.order.length / 2) {
+      DNASM_UNROLL
+      for (int j = 0; j < 16; ++j) sum[j] += bits_float(from[j / 4 * 32].w[j % 4]);
+    }
+    DNASM_UNROLL
+    for (int j = 0; j < 8; ++j) wide.at(tile_place<P>(i, j / 2, j % 2)) = Complex{sum[j], sum[8 + j]} * Complex{work.scale, 0};
   }
   sync_block();
   wide.inverse_stages();
@@ -164,7 +223,7 @@ DNASM_KERNEL(Wide<P::kLength>::kThreads, 1) gradient_rows_kernel(const GradientW
 
 template <class P>
 DNASM_KERNEL(WideColumns::kThreads, 1) gradient_columns_kernel(const Params p, const GradientWork work) {
-  const int width = WideColumns::kN / work.order.rows, blocks = work.order.columns() / width;
+  const int blocks = work.order.columns() / (WideColumns::kN / work.order.rows);
   const int block = block_index() % blocks, here = block_index() / blocks, channel = static_cast<int>(work.channel) + here;
   if (p.dskip && block == 0) {
     float sum = 0;
@@ -176,7 +235,7 @@ DNASM_KERNEL(WideColumns::kThreads, 1) gradient_columns_kernel(const Params p, c
   if (!p.dk) return;
   const FilterTaps taps(p, channel, static_cast<int>(work.order.length));
   const Complex* from = reinterpret_cast<const Complex*>(work.partial) + static_cast<int64_t>(here) * work.chunks * work.order.length;
-  columns_inverse(work.order, block * width, from, [&](int n, Complex z) {
+  columns_inverse(work.order, block, from, [&](int n, Complex z) {
     if (taps.has_past(n)) p.dk[taps.past + n] = z.re;
     if (taps.has_future(n)) p.dk[taps.future + taps.ahead(n)] = -z.im;
   });

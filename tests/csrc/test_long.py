@@ -133,10 +133,8 @@ WRONG = {
     "the inner pass is skipped": Fault(
         "long.cuh", "text = launch(inner_forward_kernel<P>, inside, p, inner);", "text = nullptr;"
     ),
-    "a row's frequency is wrong": Fault("outer.cuh", "row / second + 16 * (row % second)", "row"),
-    "the outer twiddle keeps its sign": Fault(
-        "inner.cuh", "return conjugate(work.level.turn", "return (work.level.turn"
-    ),
+    "a row's frequency is wrong": Fault("outer.cuh", "(row >> second_shift) + 16 * (row & (second - 1))", "row"),
+    "the outer twiddle keeps its sign": Fault("inner.cuh", "back = 0u - w.level.turn", "back = w.level.turn"),
     "a lost conjugate": Fault("inner.cuh", "multiply_filter<true>(i, g)", "multiply_filter<false>(i, g)"),
     "columns keep scales of their own": Fault("inner.cuh", "static_cast<int>(exponents[i]) - most)", "0)"),
     "a group forgets the one before": Fault("long.cuh", "partial, b == 0}", "partial, true}"),
@@ -148,9 +146,7 @@ RACES = {
     ),
     "the way back does not wait": Fault("outer.cuh", "    sync_block();\n    DNASM_UNROLL\n", "    DNASM_UNROLL\n"),
     "scales are used before they are known": Fault("inner.cuh", "    sync_block();\n    return exp", "    return exp"),
-    "the inner stages do not wait": Fault(
-        "inner.cuh", "    transform.sync_team();\n    const Complex next", "    const Complex next"
-    ),
+    "the inner stages do not wait": Fault("inner.cuh", "    transform.sync_team();\n    last(at);", "    last(at);"),
 }
 
 
