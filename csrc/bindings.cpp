@@ -293,6 +293,7 @@ struct Call {
     }
     // k's spectrum: the caller's, if it is of this length, else made now.
     Tensor spectrum(const Maybe& known) {
+        if (direct()) return bytes(u, 0);
         const size_t n = spectrum_bytes(p);
         const bool fits = known && static_cast<size_t>(known->numel()) == n;
         Tensor values = fits ? *known : bytes(u, n);
@@ -300,6 +301,7 @@ struct Call {
         if (!fits) launch(filter_spectrum, p, u);
         return values;
     }
+    bool direct() const { return p.precision == kDirect; }
     Maybe scratch(size_t n) {
         if (!n) return std::nullopt;
         Tensor memory = bytes(u, n);
@@ -309,9 +311,9 @@ struct Call {
     Tensor signal() const { return torch::stable::new_empty(u, u.sizes()); }
 
     void forward_into(const Tensor& y) {
-        const Maybe memory = scratch(forward_scratch_bytes(p));
+        const Maybe memory = scratch(direct() ? 0 : forward_scratch_bytes(p));
         p.y = rows(y);
-        launch(forward, p, u);
+        launch(direct() ? direct_forward : forward, p, u);
     }
     // The gradients of signals into tensors that are there, those of k and skip into new ones: bit i of `needs` asks for i.
     std::tuple<Maybe, Maybe> backward_into(const Tensor& dy, int64_t needs, const Maybe& du, const Maybe& din, const Maybe& dout) {
@@ -319,10 +321,10 @@ struct Call {
             if (!(needs >> i & 1) || !of) return Maybe();
             return Maybe(torch::stable::new_empty(*of, of->sizes(), torch::headeronly::ScalarType::Float));
         };
-        const Maybe g = like_u(dy, "dy"), memory = scratch(backward_scratch_bytes(p)), dk = sums(1, k), dskip = sums(4, skip);
+        const Maybe g = like_u(dy, "dy"), memory = scratch((direct() ? direct_scratch_bytes : backward_scratch_bytes)(p)), dk = sums(1, k), dskip = sums(4, skip);
         p.dy = rows(g), p.du = rows(du), p.din_gate = rows(din), p.dout_gate = rows(dout);
         p.dk = static_cast<float*>(pointer(dk)), p.dskip = static_cast<float*>(pointer(dskip));
-        launch(backward, p, u);
+        launch(direct() ? direct_backward : backward, p, u);
         return {dk, dskip};
     }
 };

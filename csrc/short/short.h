@@ -32,6 +32,7 @@ const char* short_forward(const ShortParams& p);
 const char* short_backward(const ShortParams& p);
 
 // The long convolution of launch.h with a filter of few taps, by products in place of transforms: `spectrum` is not read.
+constexpr int kDirect = 2;  // its number beside launch.h's Precision, for callers who choose between the two
 constexpr int64_t kMostDirectTaps = 1024;  // of either side
 size_t direct_scratch_bytes(const Params& p);  // of backward
 const char* direct_forward(const Params& p);

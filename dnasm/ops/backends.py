@@ -36,7 +36,7 @@ class Call:
     work: int
     """Elements transformed, padding included: rows times tiles times the plan's length."""
     plan: int = 0
-    """Length of the longest transform, where the backend chooses one."""
+    """Length of the longest transform, where the backend chooses one; 0 where taps are multiplied out."""
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def choose(op: Operands, name: str) -> str:
         if device not in ("cpu", "cuda"):
             say_once(f"fftconv runs its definition on {device}, for which there are no kernels")
             return "reference"
-        if device == "cuda" and cuda.longest(op) > CUDA_LENGTH:
+        if device == "cuda" and cuda.longest(op) > CUDA_LENGTH and not cuda.direct(op):
             say_once(
                 f"fftconv runs its definition (torch's FFT) past {CUDA_LENGTH:,} positions on a GPU: faster there than "
                 "the kernels so far; backend='cuda' takes those, and a fraction of the memory"

@@ -16,7 +16,10 @@ from dnasm.errors import BackendUnavailable
 from dnasm.ops import build, reference
 from dnasm.ops.operands import GRADIENTS, Operands
 
-FAST, FLOAT32 = 0, 1
+FAST, FLOAT32, DIRECT = 0, 1, 2
+DIRECT_TAPS = 128
+"""Most taps, of both sides together, that a product without a transform is the faster for (H200,
+docs/fftconv-notes.md)."""
 ONE_BLOCK = 32768
 """Longest sequence that can share a launch with others of its row."""
 SIGNAL_GRADIENTS = ("u", "in_gate", "out_gate")
@@ -38,7 +41,16 @@ def _precision(op: Operands, length: int) -> int:
     """Tensor cores for 16-bit signals as far as their plans reach, else float32, by dtype, in words or by length."""
     if op.precision == "float32" or op.u.dtype == torch.float32:
         return FLOAT32
+    if direct(op):
+        return DIRECT
     return FAST if plan(length, FAST) else FLOAT32
+
+
+def direct(op: Operands) -> bool:
+    """Whether the filter is so short that its taps are multiplied out, at any length."""
+    taps = min(op.taps, op.u.shape[-1]) * (1 + op.bidirectional)
+    wanted = op.cu_seqlens is None and op.precision is None and op.u.dtype in (torch.bfloat16, torch.float16)
+    return wanted and taps <= DIRECT_TAPS and not short_unavailable(op.u.dtype, op.u.device.index)
 
 
 def precision_of(op: Operands) -> int:
@@ -62,7 +74,7 @@ def remember(op: Operands, backend: str) -> None:
     """Note that calls like this one, asked of `backend`, run on the kernels."""
     if len(routes) > 4096:
         routes.clear()
-    kind = (op.u.shape[-1:], op.u.dtype, op.k.dtype, op.u.device.index, op.precision, backend)
+    kind = (op.u.shape[-1:], op.k.shape[-1:], op.u.dtype, op.k.dtype, op.u.device.index, op.precision, backend)
     routes[kind] = precision_of(op)
 
 
@@ -78,11 +90,13 @@ def _dispatch() -> str:
 @lru_cache(maxsize=4096)
 def plan(length: int, precision: int) -> int:
     """Length of the transform for signals of `length`, 0 where there is none."""
-    return torch.ops.dnasm_cuda.plan_length(length, precision)
+    return 0 if precision == DIRECT else torch.ops.dnasm_cuda.plan_length(length, precision)
 
 
 @lru_cache(maxsize=4096)
 def _load(length: int, dtype: torch.dtype, precision: int, device: int) -> str:
+    if precision == DIRECT:
+        return short_unavailable(dtype, device)
     made_for = min(plan(length, precision), build.CUDA_PLANS[precision][-1])
     if made_for == 0:
         return f"no kernel covers length {length}"
@@ -138,7 +152,7 @@ def plan_length(op: Operands) -> int:
 def spectrum(k: Tensor, length: int) -> Tensor | None:
     """Spectra for bfloat16 or float16 signals of `length` in the kernels' own order, if there are kernels for it."""
     op = Operands(torch.empty(1, 1, 1, dtype=torch.bfloat16, device=k.device).expand(1, k.shape[0], length), k)
-    if unavailable(op):
+    if unavailable(op) or direct(op):
         return None
     return torch.ops.dnasm_cuda.spectrum(k, length, _DTYPES[op.u.dtype], precision_of(op))
 
@@ -171,11 +185,11 @@ def _lengths(op: Operands) -> list[int]:
 def work(op: Operands) -> int:
     """Elements that one transform of all rows takes, padding included."""
     if op.cu_seqlens is None:
-        samples = plan_length(op)
+        samples = plan_length(op) or op.u.shape[-1]
     else:
         groups, alone = _split(op)
         samples = sum(group.starts.numel() * plan(group.longest, group.precision) for group in groups)
-        samples += sum(plan_length(_cut(op, at)) for at in alone)
+        samples += sum(plan_length(_cut(op, at)) or at.stop - at.start for at in alone)
     return op.u.shape[0] * op.u.shape[1] * samples
 
 

@@ -23,7 +23,7 @@ def fftconv(
     bidirectional: bool, precision: str | None, backend: str,
 ) -> Tensor | None:  # fmt: skip
     """The convolution, or None where the call must take the long way."""
-    number = cuda.routes.get((u.shape[-1:], u.dtype, k.dtype, u.device.index, precision, backend))
+    number = cuda.routes.get((u.shape[-1:], k.shape[-1:], u.dtype, k.dtype, u.device.index, precision, backend))
     if number is None or bidirectional != (k.dim() == 3):
         return None
     grad = False
@@ -50,7 +50,7 @@ def fftconv(
 
 def _note(u: Tensor, number: int, direction: str) -> None:
     plan = cuda.plan(u.shape[-1], number)
-    backends.note(backends.Call("cuda", "native", direction, u.shape[0] * u.shape[1] * plan, plan))
+    backends.note(backends.Call("cuda", "native", direction, u.shape[0] * u.shape[1] * (plan or u.shape[-1]), plan))
 
 
 class _Convolution(torch.autograd.Function):

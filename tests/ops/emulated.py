@@ -38,9 +38,10 @@ def prepare(cache: Path) -> None:
         made, _ = compile_object(cache, [*command, *instance_flags(*instance)], CSRC / "fftconv/instance.cu")
         library = made.with_suffix(".alone.so")
         ctypes.CDLL(str(library if library.exists() else link_library(library, ["g++"], [made])))
-    made, _ = compile_object(cache, [*command, "-DDNASM_DTYPE=2"], CSRC / "short/short.cu")
-    library = made.with_suffix(".alone.so")
-    ctypes.CDLL(str(library if library.exists() else link_library(library, ["g++"], [made])))
+    for dtype in (1, 2):
+        made, _ = compile_object(cache, [*command, f"-DDNASM_DTYPE={dtype}"], CSRC / "short/short.cu")
+        library = made.with_suffix(".alone.so")
+        ctypes.CDLL(str(library if library.exists() else link_library(library, ["g++"], [made])))
     backends.choose = lambda op, name: "cuda"
     cuda.unavailable = lambda op: ""
 
@@ -65,6 +66,22 @@ def check_float16() -> None:
     for length in (512, 401):
         case = noise(3, 2, length, length, dtype=torch.float16)
         both_ways(Case(case.u, case.k / length, case.dy, case.in_gate, case.out_gate, case.skip), INTERNAL, FILTER)
+
+
+def check_short_filters() -> None:
+    """Few taps are multiplied out, whatever the length, also past every transform; a named precision is not."""
+    for length, taps, dtype in ((500, 7, torch.bfloat16), (60, 90, torch.float16), (70_000, 33, torch.bfloat16)):
+        case = noise(2, 2, length, taps, dtype=dtype, bidirectional=taps == 33)
+        both_ways(
+            Case(case.u, case.k / 4, case.dy, case.in_gate, case.out_gate, case.skip, case.bidirectional),
+            INTERNAL,
+            FILTER,
+        )
+        assert list(cuda.routes.values()) == [cuda.DIRECT]
+    with record_calls() as calls:
+        fftconv(case.u[..., :500], case.k, bidirectional=True)
+        fftconv(case.u[..., :500].float(), case.k, bidirectional=True)
+    assert [(c.plan, c.work) for c in calls] == [(0, 2000), (512, 2048)]
 
 
 def check_float32() -> None:
