@@ -17,6 +17,7 @@ import torch
 
 import dnasm
 from dnasm.models import build_model
+from dnasm.ops import set_backend
 from dnasm.presets import preset
 
 MODELS = {
@@ -64,10 +65,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--length", type=int, default=10_000_000)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--conv-backend", default="auto", help="reference needs no compiler")
     parser.add_argument("--out", type=Path, help="JSON lines file to append to")
     args = parser.parse_args()
+    set_backend(args.conv_backend)
     if len(args.models) > 1:  # each in a fresh process, for its peak
-        rest = [*(["--out", str(args.out)] if args.out else []), "--device", args.device, "--length", str(args.length)]
+        rest = ["--device", args.device, "--length", str(args.length), "--conv-backend", args.conv_backend]
+        rest += ["--out", str(args.out)] if args.out else []
         for name in args.models:
             subprocess.run([sys.executable, __file__, "--models", name, *rest], check=True)
         return
