@@ -1,18 +1,19 @@
 """Which backend `auto` takes, told from the shape and the device alone."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dnasm.ops import backends
+from dnasm.ops import backends, cuda
 from dnasm.ops.operands import Operands
 
 
 def _operands(device: str, length: int, dtype: torch.dtype = torch.bfloat16) -> Operands:
     with FakeTensorMode():  # a tensor on a GPU that need not be there
-        return Operands(torch.empty(1, 1, length, dtype=dtype, device=device), torch.empty(1, 1, device=device))
+        return Operands(torch.empty(1, 1, length, dtype=dtype, device=device), torch.empty(1, length, device=device))
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,17 @@ def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_auto(device: str, length: int, dtype: torch.dtype, chosen: str) -> None:
     assert backends.choose(_operands(device, length, dtype), "auto") == chosen
+
+
+def test_few_taps_need_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "short_unavailable", lambda dtype, device: "")
+    op = _operands("cuda", 1 << 20)
+    few = replace(op, k=op.k[:, : cuda.DIRECT_TAPS])
+    assert backends.choose(few, "auto") == "cuda"
+    assert cuda.precision_of(few) == cuda.DIRECT
+    assert not cuda.direct(op)
+    assert not cuda.direct(replace(few, precision="float32"))
+    assert not cuda.direct(replace(few, k=few.k[:, None].expand(-1, 2, -1), bidirectional=True))
 
 
 def test_a_named_backend_is_never_exchanged() -> None:
