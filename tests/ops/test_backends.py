@@ -11,9 +11,10 @@ from dnasm.ops import backends, cuda
 from dnasm.ops.operands import Operands
 
 
-def _operands(device: str, length: int, dtype: torch.dtype = torch.bfloat16) -> Operands:
+def _operands(device: str, length: int, dtype: torch.dtype = torch.bfloat16, k: tuple[int, ...] = ()) -> Operands:
     with FakeTensorMode():  # a tensor on a GPU that need not be there
-        return Operands(torch.empty(1, 1, length, dtype=dtype, device=device), torch.empty(1, length, device=device))
+        u = torch.empty(1, 1, length, dtype=dtype, device=device)
+        return Operands(u, torch.empty(1, *(k or (length,)), device=device), bidirectional=len(k) == 2)
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +38,12 @@ def test_auto(device: str, length: int, dtype: torch.dtype, chosen: str) -> None
 
 def test_few_taps_need_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "short_unavailable", lambda dtype, device: "")
-    op = _operands("cuda", 1 << 20)
-    few = replace(op, k=op.k[:, : cuda.DIRECT_TAPS])
+    few = _operands("cuda", 1 << 20, k=(cuda.DIRECT_TAPS,))
     assert backends.choose(few, "auto") == "cuda"
     assert cuda.precision_of(few) == cuda.DIRECT
-    assert not cuda.direct(op)
     assert not cuda.direct(replace(few, precision="float32"))
-    assert not cuda.direct(replace(few, k=few.k[:, None].expand(-1, 2, -1), bidirectional=True))
+    assert not cuda.direct(_operands("cuda", 1 << 20, k=(cuda.DIRECT_TAPS + 1,)))
+    assert not cuda.direct(_operands("cuda", 1 << 20, k=(2, cuda.DIRECT_TAPS)))
 
 
 def test_a_named_backend_is_never_exchanged() -> None:
