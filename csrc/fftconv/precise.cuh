@@ -139,8 +139,12 @@ DNASM_KERNEL(Wide<kN>::kThreads, 1) precise_gradient_kernel(const Params p, cons
   const Complex* spectra = reinterpret_cast<const Complex*>(sums.spectra) +
                            static_cast<int64_t>(block_index()) * sums.partials * splits * kN;
   const float scale = 1.0f / (static_cast<float>(kN) * static_cast<float>(splits));
-  filter_gradient(wide, p, sums, scale, [&](int k, int s, int i) {
-    return spectra[(static_cast<int64_t>(k) * splits + s) * kN + i];
+  filter_gradient(wide, p, sums, [&](int s) {
+    for (int i = thread_index(); i < kN; i += W::kThreads) {
+      Complex sum{0, 0};
+      for (int k = 0; k < sums.partials; ++k) sum = sum + spectra[(static_cast<int64_t>(k) * splits + s) * kN + i];
+      wide.at(i) = sum * Complex{scale, 0};
+    }
   });
 }
 
