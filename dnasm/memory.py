@@ -126,10 +126,10 @@ _MIXER_PARAMETERS: dict[str, Callable[["ModelConfig"], int]] = {
 }
 # Units that a mixer keeps between its norm and its output.
 _KEPT_UNITS: dict[str, Callable[["ModelConfig"], int]] = {
-    "hyena": lambda c: 7,  # the projection, the same after the short convolution, and what the long one returns
+    "hyena": lambda c: 4,  # the projection, and what the operator returns
     "h3": lambda c: 5 if c.head_dim == 1 else 3 + 2 * c.head_dim,  # q, k, v, shifted k, result; gates by channel
     "attention": lambda c: 7 if c.rotary_dim else 4,  # q, k, v, result; turned q and k, and the result in order
-    **dict.fromkeys(("se", "mr", "li"), lambda c: 7),
+    **dict.fromkeys(("se", "mr", "li"), lambda c: 4),
     "cnn": lambda c: 5,  # the input in order, both halves of the convolution, the gate, the product
 }
 # Units that a mixer holds at once when nothing is kept, its input among them.

@@ -84,7 +84,7 @@ def test_prediction_grows_with_the_work() -> None:
     config = preset("hyenadna-large-1m")
     plain, again = (config.memory(1_000_000, 1, checkpoint_activations=flag) for flag in (False, True))
     assert plain > 3 * again > 1e9
-    assert config.memory(1_000_000, 2) > 1.8 * plain
+    assert config.memory(1_000_000, 2) > 1.75 * plain  # filters are made once
 
 
 def test_checkpointing_changes_no_name_and_no_gradient(model: LanguageModel, tokens: Tensor) -> None:

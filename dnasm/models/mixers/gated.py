@@ -6,12 +6,11 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from dnasm.config import ModelConfig
 from dnasm.models.filters import ExplicitFilter, HyenaFilter, ModalFilter
 from dnasm.models.state import MixerState
-from dnasm.ops import fftconv, short_conv
+from dnasm.ops import hyena_operator, short_conv
 
 
 @dataclass
@@ -46,17 +45,14 @@ class GatedConvolution(nn.Module):
 
     def mix(self, u: Float[Tensor, "b e l"]) -> Float[Tensor, "b d l"]:
         """What lies between the projections: e is three times d."""
-        x0, x1, v = self._short(u).chunk(3, 1)
-        k = self.filter_fn(u.shape[-1])
-        return fftconv(v, k, in_gate=x1, out_gate=x0, skip=self.skip, bidirectional=self.bidirectional)
-
-    def _short(self, u: Float[Tensor, "b e l"]) -> Float[Tensor, "b e l"]:
-        """Convolve with a few taps; they are centred where both sides are seen."""
-        weight, bias = self.short_filter.weight[:, 0], self.short_filter.bias
-        if not self.bidirectional:
-            return short_conv(u, weight, bias)
-        ahead = weight.shape[-1] // 2
-        return short_conv(pad(u, (0, ahead)), weight, bias)[..., ahead:]
+        return hyena_operator(
+            u,
+            self.filter_fn(u.shape[-1]),
+            short_weight=self.short_filter.weight[:, 0],
+            short_bias=self.short_filter.bias,
+            skip=self.skip,
+            bidirectional=self.bidirectional,
+        )
 
     def no_inputs(self, batch: int) -> Float[Tensor, "b e past"]:
         """Return what the short convolution sees before the first position."""
