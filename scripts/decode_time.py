@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from json_rows import emit
 
 from dnasm.config import ModelConfig
 from dnasm.models import LanguageModel, build_model
@@ -97,11 +98,7 @@ def main() -> None:
         torch.manual_seed(0)
         model = build_model(MODELS[name]).to(args.device).eval()
         for row in stretches(model, args.last, args.device):
-            line = json.dumps({"model": name, **row, **setting})
-            print(line, flush=True)
-            if args.out is not None:
-                with args.out.open("a", encoding="utf-8") as file:
-                    file.write(f"{line}\n")
+            emit({"model": name, **row, **setting}, args.out)
 
 
 if __name__ == "__main__":

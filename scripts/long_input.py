@@ -4,7 +4,6 @@ python scripts/long_input.py --models h3 --out long.jsonl
 """
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from json_rows import emit
 
 import dnasm
 from dnasm.models import build_model
@@ -75,11 +75,7 @@ def main() -> None:
         for name in args.models:
             subprocess.run([sys.executable, __file__, "--models", name, *rest], check=True)
         return
-    line = json.dumps(measure(args.models[0], args.length, args.device))
-    print(line, flush=True)
-    if args.out is not None:
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+    emit(measure(args.models[0], args.length, args.device), args.out)
 
 
 if __name__ == "__main__":

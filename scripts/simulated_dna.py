@@ -12,7 +12,6 @@ sequences, beside the entropy rate.
 """
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from json_rows import emit
 from synthetic_tasks import UNKNOWN, Trainer
 
 from dnasm.baselines.markov import MarkovModel, score_orders
@@ -146,11 +146,7 @@ def main() -> None:
     for work in found:
         row = work()
         excess = row["bits"] / ENTROPY_RATE - 1
-        line = json.dumps({**row, "entropy_rate": ENTROPY_RATE, "above": excess, "torch": torch.__version__})
-        print(line, flush=True)
-        if args.out is not None:
-            with args.out.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+        emit({**row, "entropy_rate": ENTROPY_RATE, "above": excess, "torch": torch.__version__}, args.out)
 
 
 if __name__ == "__main__":

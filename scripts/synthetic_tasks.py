@@ -12,7 +12,6 @@ Source: Fu et al. 2023, "Hungry Hungry Hippos", section 3.1.
 """
 
 import argparse
-import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from json_rows import emit
 from torch import Tensor
 
 from dnasm.config import ModelConfig, OptimConfig
@@ -194,10 +194,7 @@ def main() -> None:
         for task in args.tasks for name in args.models for seed in args.seeds
     ]  # fmt: skip
     for row in _run(jobs, args.workers):
-        print(json.dumps(row), flush=True)
-        if args.out is not None:
-            with args.out.open("a", encoding="utf-8") as file:
-                file.write(f"{json.dumps(row)}\n")
+        emit(row, args.out)
 
 
 def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[dict[str, Any]]:
