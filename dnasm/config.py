@@ -213,9 +213,21 @@ class ScoreConfig(CommonConfig):
     genome: str
     """FASTA that the variants' coordinates speak of."""
     variants: str
-    """VCF(.gz)/BCF, TSV with chrom pos ref alt, `contig:pos:ref:alt`, or - for a VCF on standard input."""
+    """VCF(.gz), BCF; TSV, CSV, Parquet with chrom pos ref alt; `contig:pos:ref:alt`; - for a VCF on standard input."""
     out: str
     """OUT.vcf, OUT.vcf.gz, OUT.tsv or OUT.parquet, or - for TSV on standard output."""
+    regions: str | None = None
+    """Only records whose REF overlaps these: BED, contig, or contig:first-last (counted from 1, both ends in)."""
+    labels: str | None = None
+    """Column of the table or key of the VCF's INFO: judge the scores, and simple predictors beside them, by it."""
+    positive: list[str] = field(default_factory=lambda: ["1"])
+    """Labels that a low score should find; every other one is a negative, empty ones are left out."""
+    gff: str | None = None
+    """Genes, as GFF3 or GTF: with labels, the consequence is a further simple predictor."""
+    resume: Literal["auto", "never"] = "auto"
+    """Go on from the shards that a stopped run of the same command left beside OUT."""
+    shard_size: int = 2048
+    """Alleles in a shard: what is lost at most when a run is stopped."""
     window: int | None = None
     """Bases in a window; null: the trained length, at most 8192."""
     grid: int = 1
@@ -358,16 +370,26 @@ class GenerateConfig(CommonConfig):
 
 @dataclass(kw_only=True)
 class ReportConfig:
-    """Run directory and score table -> one self-contained HTML page."""
+    """Run directory, score table or tracks -> one self-contained HTML page."""
 
-    run: str
-    """Run directory."""
     out: str
     """HTML file to make."""
+    run: str | None = None
+    """Run directory."""
     scores: str | None = None
     """Score table (.tsv, .vcf, .vcf.gz or .parquet) to show beside the run."""
     genome: str | None = None
     """FASTA that the scores speak of; null: the one that the record beside the score table names."""
+    logos: bool = True
+    """Draw what the model expects around the shown variants, if the record beside the score table names it."""
+    labels: str | None = None
+    """Table with chrom, pos, ref, alt and a label, to judge the scores by."""
+    label_column: str = "label"
+    """Its column of labels; empty cells are left out."""
+    positive: list[str] = field(default_factory=lambda: ["1"])
+    """Labels that a low score should find; every other one is a negative."""
+    tracks: list[str] = field(default_factory=list)
+    """bedGraph or bigWig files of dnasm likelihood to draw."""
     force: bool = False
     """Replace an output that exists."""
     quiet: bool = False

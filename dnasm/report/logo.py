@@ -92,18 +92,25 @@ def glyph_symbols() -> str:
 
 
 def logo_svg(
-    heights: Heights, title: str, *, mark: tuple[int, int] | None = None, width: int = 8, tall: int = 40
+    heights: Heights,
+    title: str,
+    *,
+    top: float = 2.0,
+    mark: tuple[int, int] | None = None,
+    width: int = 8,
+    tall: int = 40,
 ) -> str:
     """Write a logo of heights of 0 or more as an `<svg>` that uses `glyph_symbols`.
 
     Args:
         heights: What is drawn.
         title: What a screen reader says; no text of a user.
+        top: Height that reaches the upper edge.
         mark: Bases with a tinted ground, as start and excluded end.
         width: Units of a base.
-        tall: Units of the tallest possible stack, which is 2 bits.
+        tall: Units of the whole.
     """
-    scale = tall / 2.0
+    scale = tall / top
     parts = []
     if mark is not None:
         parts.append(
@@ -115,7 +122,9 @@ def logo_svg(
             size = f"scale({width * (1 - 2 * _GAP):.2f} {-height * scale:.2f})"
             parts.append(f'<use href="#logo-{letter}" transform="{at} {size}"/>')
     box = f'viewBox="0 0 {len(heights) * width} {tall}"'
-    return f'<svg class="logo" {box} role="img" aria-label="{title}" preserveAspectRatio="none">{"".join(parts)}</svg>'
+    style = f'style="--bases: {len(heights)}"'
+    head = f'<svg class="logo" {style} {box} role="img" aria-label="{title}" preserveAspectRatio="none">'
+    return f"{head}{''.join(parts)}</svg>"
 
 
 def _svg_path(path: Path) -> str:

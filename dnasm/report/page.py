@@ -69,11 +69,14 @@ class VariantRow:
 
     contig: str
     pos: int
+    ref_length: int
     change: str
     llr: float
     forward: float
     reverse: float
     context: Context | None
+    logo: str = ""
+    """Inline SVG of what the model expects there."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,29 @@ class ScoreBlock:
     figures: Sequence[FigureBlock]
     lowest: Sequence[VariantRow]
     highest: Sequence[VariantRow]
+    logo_top: float = 0.0
+    """Bits that the logos' upper edge stands for; 0: there are none."""
+
+
+@dataclass(frozen=True)
+class PredictorRow:
+    """One predictor of labels: value, low and high end of each measure."""
+
+    name: str
+    auroc: tuple[float, float, float]
+    precision: tuple[float, float, float]
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class LabelBlock:
+    """The part of the page on labelled variants."""
+
+    source: str
+    positives: int
+    negatives: int
+    rows: Sequence[PredictorRow]
+    figures: Sequence[FigureBlock]
 
 
 @dataclass(frozen=True)
@@ -101,6 +127,10 @@ class Page:
     settings: Mapping[str, Mapping[str, str]]
     versions: Mapping[str, str]
     provenance: Mapping[str, str] = field(default_factory=dict)
+    labels: LabelBlock | None = None
+    tracks: Sequence[FigureBlock] = ()
+    letters: str = ""
+    """Definitions that the logos use."""
 
 
 def render(page: Page) -> str:

@@ -15,6 +15,8 @@ Curve = tuple[Numbers, Numbers]
 """Steps, and bits per base at each."""
 
 _BITS = "bits per base"
+_POINTS = 800
+"""Of a track at most; longer ones are averaged."""
 
 
 def plot_loss(train: Curve, validation: Curve, markov: Sequence[float], best: tuple[str, float] | None) -> str:
@@ -124,6 +126,31 @@ def plot_strands(forward: Numbers, reverse: Numbers) -> str:
         axes.set_xlabel("forward strand (nats)")
         axes.set_ylabel("reverse strand (nats)")
         return to_svg(figure, "strands", "Scores of the forward strand against those of the reverse strand")
+
+
+def plot_track(start: int, values: Numbers, name: str) -> str:
+    """Draw values along a contig, and their running mean; nan leaves a gap.
+
+    Args:
+        start: Place of the first value, 0-based.
+        values: One for each base.
+        name: Word that no other figure of the page has.
+    """
+    step = max(1, -(-len(values) // _POINTS))
+    padded = np.concatenate([values, np.full(-len(values) % step, np.nan)]).reshape(-1, step)
+    known = np.isfinite(padded)
+    means = np.where(known, padded, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
+    places = start + 1 + np.arange(len(means)) * step
+    with drawing(9.6, 1.9) as (figure, axes):
+        axes.fill_between(places, means, np.nanmedian(means), color=COLOURS["accent"], alpha=0.3, linewidth=0)
+        filled = np.where(np.isfinite(means), means, np.nanmean(means))
+        running = np.where(np.isfinite(means), smooth(filled, max(9, len(means) // 40)), np.nan)
+        axes.plot(places, running, color=COLOURS["accent"], linewidth=1.3)
+        axes.set_xlim(places[0], places[-1] + step)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_ylabel("nats")
+        return to_svg(figure, name, "Values along the contig")
 
 
 def smooth(values: Numbers, window: int = 9) -> Numbers:

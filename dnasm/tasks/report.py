@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import numpy as np
 
 import dnasm
 from dnasm.config import ReportConfig
-from dnasm.report.page import Fact, FigureBlock, MarkovRow, MarkovTable, Page, ScoreBlock, render
+from dnasm.errors import ConfigError
+from dnasm.report.logo import glyph_symbols
+from dnasm.report.page import Fact, FigureBlock, LabelBlock, MarkovRow, MarkovTable, Page, ScoreBlock, render
 from dnasm.report.plots import plot_loss, plot_position_loss
 from dnasm.tasks.baseline_table import ALL
 from dnasm.tasks.new_file import check_new_file, new_file, refuse_same_file
-from dnasm.tasks.report_inputs import Run, read_run, read_scores
+from dnasm.tasks.report_inputs import Run, read_json, read_run, read_scores
+from dnasm.tasks.report_labels import label_block, read_labels
+from dnasm.tasks.report_logos import find_model
 from dnasm.tasks.report_scores import find_genome, score_block
+from dnasm.tasks.report_tracks import track_figures
 
 
 def run(config: ReportConfig) -> None:
@@ -26,28 +32,47 @@ def run(config: ReportConfig) -> None:
         OutputError: If the page exists or cannot be written.
     """
     check_new_file(config.out, (".html", ".htm"), force=config.force)
-    refuse_same_file(config.out, *([config.scores] if config.scores is not None else []))
-    made = read_run(config.run)
-    scores, notes = _scores(config)
-    text = render(make_page(made, scores, notes))
+    refuse_same_file(config.out, *(name for name in (config.scores, config.labels, *config.tracks) if name is not None))
+    if config.run is None and config.scores is None and not config.tracks:
+        raise ConfigError("there is nothing to report: give --run, --scores or --tracks")
+    made = read_run(config.run) if config.run is not None else _without_run(config)
+    scores, labels, notes = _scores(config)
+    tracks = [figure for number, name in enumerate(config.tracks) for figure in track_figures(name, number)]
+    page = make_page(made, scores, notes)
+    letters = glyph_symbols() if scores is not None and scores.logo_top else ""
+    text = render(replace(page, labels=labels, tracks=tracks, letters=letters))
     with new_file(config.out) as draft:
         draft.write_text(text, encoding="utf-8")
     if not config.quiet:
         print(f"dnasm report: {config.out}", file=sys.stderr)
 
 
-def _scores(config: ReportConfig) -> tuple[ScoreBlock | None, list[str]]:
+def _without_run(config: ReportConfig) -> Run:
+    """Show the record of the score table or track in place of a run's."""
+    path = Path(config.scores or config.tracks[0])
+    record = Path(f"{path}.run.json")
+    return Run(path, read_json(record) if record.is_file() else {}, {}, {}, {}, trained=False)
+
+
+def _scores(config: ReportConfig) -> tuple[ScoreBlock | None, LabelBlock | None, list[str]]:
     if config.scores is None:
-        return None, []
+        if config.labels is not None:
+            raise ConfigError(f"--labels {config.labels} are of variants: give their --scores too")
+        return None, None, []
     rows = read_scores(config.scores)
     genome, why_none = find_genome(config.scores, config.genome)
-    block = score_block(rows, Path(config.scores).name, genome)
-    notes = [why_none] if why_none else []
+    model, why_no_logo = find_model(config.scores, genome) if config.logos else (None, "")
+    block = score_block(rows, Path(config.scores).name, genome, model)
+    notes = [note for note in (why_none, why_no_logo) if note]
+    labels = None
+    if config.labels is not None:
+        truth = read_labels(config.labels, config.label_column, config.positive)
+        labels = label_block(rows, truth, Path(config.labels).name)
     unscored = {status: count for status, count in block.counts.items() if status != "ok"}
     if unscored:
         listed = ", ".join(f"{count:,} {status}" for status, count in unscored.items())
         notes.append(f"{sum(unscored.values()):,} of {len(rows):,} alleles have no score: {listed}.")
-    return block, notes
+    return block, labels, notes
 
 
 def make_page(made: Run, scores: ScoreBlock | None, notes: Sequence[str] = ()) -> Page:
@@ -71,6 +96,10 @@ def make_page(made: Run, scores: ScoreBlock | None, notes: Sequence[str] = ()) -
 
 def _subtitle(config: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
     model = config.get("model", {})
+    if not isinstance(model, Mapping):
+        return f"scored with {model}"
+    if not model:
+        return ""
     parts = [
         f"{model.get('family', '?')}, {model.get('num_layers', '?')} layers of {model.get('d_model', '?')} channels",
         _counted(counts.get("parameters"), "parameters"),
@@ -138,7 +167,7 @@ def _warnings(made: Run) -> list[str]:
             "The model is not better than the best Markov model on the same bases: it has learnt nothing that short "
             "contexts do not say. Train longer, or on more sequence."
         )
-    if made.record.get("counts", {}).get("state") != "done":
+    if made.trained and made.record.get("counts", {}).get("state") != "done":
         found.append("The run has not ended: what is missing here was not written yet.")
     git = made.record.get("git") or {}
     if git.get("changed"):

@@ -46,6 +46,8 @@ class Run:
     """Columns of position_loss.csv."""
     baselines: dict[str, list[dict[str, Any]]]
     """baselines.json."""
+    trained: bool = True
+    """False: no run, but the record of a score table or track."""
 
 
 def read_run(folder: str) -> Run:

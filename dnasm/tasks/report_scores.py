@@ -3,16 +3,19 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from dnasm.errors import InputError
-from dnasm.genome import Genome
+from dnasm.genome import Genome, Interval
 from dnasm.report.page import Context, FigureBlock, ScoreBlock, VariantRow
 from dnasm.report.plots import plot_score_distribution, plot_strands
 from dnasm.tasks.contig_names import ContigNames
 from dnasm.tasks.report_inputs import Score, read_json
+from dnasm.tasks.report_logos import draw_logo_of, expected_logos
 
 _SHOWN = 8
 _FLANK = 16
@@ -20,22 +23,27 @@ _LONGEST = 12  # letters of an allele that are shown
 _TRANSITIONS = frozenset(("AG", "GA", "CT", "TC"))
 
 
-def score_block(scores: Sequence[Score], source: str, genome: Genome | None) -> ScoreBlock:
+def score_block(
+    scores: Sequence[Score], source: str, genome: Genome | None, model: nn.Module | None = None
+) -> ScoreBlock:
     """Choose what the page shows of a score table."""
     known = [score for score in scores if np.isfinite(score.llr)]
     ordered = sorted(known, key=lambda score: score.llr)
     shown = min(_SHOWN, len(ordered) // 2)
     names = None if genome is None else ContigNames(genome, "report")
 
-    def rows(chosen: Sequence[Score]) -> list[VariantRow]:
-        return [_row(score, genome, names) for score in chosen]
-
+    low, high = ([_row(score, genome, names) for score in end] for end in (ordered[:shown], ordered[::-1][:shown]))
+    top = 0.0
+    if genome is not None and names is not None and model is not None:
+        rows, top = _with_logos([*low, *high], genome, names, model)
+        low, high = rows[:shown], rows[shown:]
     return ScoreBlock(
         source=source,
         counts=dict(Counter(score.status for score in scores).most_common()),
         figures=_figures(known),
-        lowest=rows(ordered[:shown]),
-        highest=rows(ordered[::-1][:shown]),
+        lowest=low,
+        highest=high,
+        logo_top=top,
     )
 
 
@@ -82,12 +90,32 @@ def _row(score: Score, genome: Genome | None, names: ContigNames | None) -> Vari
     return VariantRow(
         contig=score.chrom,
         pos=score.pos,
+        ref_length=len(score.ref),
         change=f"{_short(score.ref)} → {_short(score.alt)}",
         llr=score.llr,
         forward=score.forward,
         reverse=score.reverse,
         context=None if genome is None or names is None else _context(score, genome, names),
     )
+
+
+def _with_logos(
+    rows: Sequence[VariantRow], genome: Genome, names: ContigNames, model: nn.Module
+) -> tuple[list[VariantRow], float]:
+    """Draw what the model expects where a variant's window is known; all on one scale, which comes back in bits."""
+    places = {
+        i: Interval(contig, row.pos - 1, row.pos - 1 + row.ref_length)
+        for i, row in enumerate(rows)
+        if row.context is not None and (contig := names.find(row.contig)) is not None
+    }
+    logos = expected_logos(model, genome, list(places.values()))
+    top = max((float(heights.sum(1).max()) for heights in logos), default=0.0)
+    drawn = {
+        i: draw_logo_of(place, heights, top)
+        for (i, place), heights in zip(places.items(), logos, strict=True)
+        if top > 0
+    }
+    return [replace(row, logo=drawn.get(i, "")) for i, row in enumerate(rows)], top if drawn else 0.0
 
 
 def _short(letters: str) -> str:

@@ -157,7 +157,7 @@ def test_scores_read_back_from_every_format(tmp_path: Path, suffix: str) -> None
     page = _make(tmp_path, _run_folder(tmp_path), scores=out)
     assert [tag for tag, _ in page.tags].count("del") == 12
     assert "1 unsupported" in page.text
-    assert [tag for tag, _ in page.tags].count("svg") == 4
+    assert [tag for tag, _ in page.tags].count("svg") == 4 + 1 + 12  # figures, letters, a logo for each variant
 
 
 def test_the_letters_around_a_variant_are_the_genomes(tmp_path: Path) -> None:
