@@ -1,6 +1,11 @@
 // The kernels of one plan and dtype: compile with -DDNASM_LENGTH=<plan length> -DDNASM_DTYPE=<Dtype>, and for the float32
 // route with -DDNASM_PRECISION=1 (plans up to 16384; that one serves all longer ones). 65536: all plans past one block.
-#if DNASM_LENGTH > 32768
+// -DDNASM_SHARED_KB=99 for devices with less shared memory than sm_90: 32768 is past one block there.
+#if !defined(DNASM_SHARED_KB)
+#define DNASM_SHARED_KB 227
+#endif
+#define DNASM_LONG (DNASM_LENGTH > (DNASM_SHARED_KB < 227 ? 16384 : 32768))
+#if DNASM_LONG
 #include "long.cuh"
 #else
 #include "schedule.cuh"
@@ -16,10 +21,10 @@ namespace {
 constexpr int kChosen = DNASM_DTYPE;
 
 #if DNASM_PRECISION
-using Chosen = Precise<DNASM_LENGTH>;
+using Chosen = Precise<(DNASM_LENGTH < kWidest ? DNASM_LENGTH : kWidest)>;
 constexpr Kernels kernels = {Chosen::spectrum_bytes, Chosen::forward_bytes,          Chosen::backward_bytes,
                              Chosen::spectrum,       Chosen::forward<kChosen>, Chosen::backward<kChosen>};
-#elif DNASM_LENGTH > 32768
+#elif DNASM_LONG
 using Chosen = Long<Plan<4096>>;
 
 const char* run_forward(const Params& p) {
@@ -48,11 +53,10 @@ const char* run_backward(const Params& p) {
   if (p.in_gate.data || p.out_gate.data) return launch_backward<ChosenBack, kChosen, true, true>(p);
   return launch_backward<ChosenBack, kChosen, true, false>(p);
 }
-size_t no_bytes(const Params&) { return 0; }
 size_t backward_bytes(const Params& p) { return BackwardScratch<ChosenBack>(p).bytes; }
 
-constexpr Kernels kernels = {plan_spectrum_bytes<Chosen>, no_bytes,    backward_bytes,
-                             launch_spectrum<Chosen>,     run_forward, run_backward};
+constexpr Kernels kernels = {plan_spectrum_bytes<Chosen>, forward_bytes<Chosen>, backward_bytes,
+                             launch_spectrum<Chosen>,     run_forward,           run_backward};
 #endif
 
 [[maybe_unused]] const bool announced = (register_kernels(DNASM_LENGTH, kChosen, kernels, DNASM_PRECISION), true);

@@ -24,6 +24,7 @@ struct Work {
   int chunks;      // blocks that share a channel
   float* partial;  // backward: [block][team][...], see FilterGradient; then dskip's sums, [block][warp]
   Quad* saved;     // backward, long plans: a spectrum for each block
+  char* parked;    // P::kParkedBytes for each block, where shared memory does not hold them
 };
 
 // Where a sequence lies: in which row of the batch, from which sample on, and how many samples.

@@ -87,11 +87,12 @@ struct Worker {
         prefetch(static_cast<typename E::Scalar*>(tensor.data) + b * tensor.stride_b + channel * tensor.stride_d + n);
     }
   }
-  DNASM_DEVICE Operand<P> operand() const {
+  DNASM_DEVICE Operand<P> operand(const Work& work) const {
     Operand<P> x;
-    char* shared = dynamic_shared();
-    x.parked = reinterpret_cast<Quad*>(shared + P::kWordsAt) + first_tile() * 32 + transform.lane;
-    x.parked_exponents = reinterpret_cast<uint32_t*>(shared + P::kExponentsAt) + first_tile() * 32 + transform.lane;
+    char* words = P::kParkedInScratch ? work.parked + static_cast<int64_t>(block_index()) * P::kParkedBytes
+                                      : dynamic_shared() + P::kWordsAt;
+    x.parked = reinterpret_cast<Quad*>(words) + first_tile() * 32 + transform.lane;
+    x.parked_exponents = reinterpret_cast<uint32_t*>(words + 2 * P::kLength) + first_tile() * 32 + transform.lane;
     return x;
   }
   // x = rows, times gate where there is one.
@@ -124,7 +125,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const 
   const W me(p, work);
   const float skip = p.skip ? p.skip[me.channel] : 0.0f;
   const bool gated = kGated && p.out_gate.data;
-  Operand<P> x = me.operand();
+  Operand<P> x = me.operand(work);
   for (int group = me.chunk; group < work.groups; group += work.chunks) {
     me.template gather<kGated>(x, p, p.u, p.in_gate, group);
     const int next = group + work.chunks;
@@ -156,10 +157,12 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const 
 template <class P>
 struct Backward {
   static constexpr bool kRegisters = P::kDirect;
-  static constexpr bool kSharedSaved = !kRegisters && P::kLength <= 16384, kSharedSums = !kRegisters && P::kLength <= 8192;
-  static constexpr bool kScratchSaved = !kRegisters && !kSharedSaved, kScratchSums = !kRegisters && !kSharedSums;
-  static constexpr size_t kSavedAt = P::kSharedBytes, kSumsAt = kSavedAt + (kSharedSaved ? P::kTeams * 4 * P::kLength : 0);
-  static constexpr size_t kSharedBytes = kSumsAt + (kSharedSums ? P::kTeams * 8 * P::kLength : 0);
+  static constexpr size_t kSaved = P::kTeams * 4 * P::kLength, kSums = 2 * kSaved, kSavedAt = P::kSharedBytes;
+  static constexpr bool kSharedSaved = !kRegisters && kSavedAt + kSaved <= kSharedLimit;
+  static constexpr size_t kSumsAt = kSavedAt + (kSharedSaved ? kSaved : 0);
+  static constexpr bool kSharedSums = kSharedSaved && kSumsAt + kSums <= kSharedLimit;
+  static constexpr bool kScratchSaved = !kRegisters && !kSharedSaved;
+  static constexpr size_t kSharedBytes = kSumsAt + (kSharedSums ? kSums : 0);
   static constexpr int64_t kPartialFloats = 2 * P::kLength;
 };
 
@@ -238,7 +241,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
   float skip_sum = 0;
   bool first = true;
 
-  Operand<P> x = me.operand();
+  Operand<P> x = me.operand(work);
   for (int group = me.chunk; group < work.groups; group += work.chunks) {
     me.template gather<kGated>(x, p, p.u, p.in_gate, group);
     const int next = group + work.chunks;

@@ -7,7 +7,7 @@ namespace {
 constexpr int64_t kSmallestPlan = 256;
 constexpr int kPlans = 9, kDtypes = 3;  // objects of plans of 256 << i; the last tensor-core one serves all longer plans
 constexpr int64_t kLongObject = kSmallestPlan << (kPlans - 1), kLongestFast = 1 << 24;
-constexpr int64_t kLongestPacked = 32768;
+constexpr int64_t kLongestPacked = 16384;  // in one block on every device
 // The float32 route: objects up to 16384 points, the last for all longer plans; 2^22 is where its angles stop being exact.
 constexpr int64_t kWidestObject = 16384, kLongestPrecise = 1 << 22;
 

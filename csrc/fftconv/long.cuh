@@ -36,7 +36,7 @@ struct Long {
   size_t bounds_at, staging_at, spectrum_size;
   int spectrum_top;
 
-  explicit Long(const Params& p) : length(plan_length(p.length, kFast)) {
+  explicit Long(const Params& p) : length(length_of(p)) {
     const int rows = static_cast<int>(length / P::kLength);
     two = rows > kWidestLevel;
     first = make_level(length, two ? 16 : rows);
@@ -52,6 +52,10 @@ struct Long {
     staging_at = round_up(bounds_at + static_cast<size_t>(channels_at_once) * 4 * staging(nullptr).blocks());
     spectrum_size = staging_at + static_cast<size_t>(channels_at_once * 8 * length);
     group = at_most(p.batch * p.channels, 4 * length);
+  }
+  static int64_t length_of(const Params& p) {  // the outer level has at least 16 rows
+    const int64_t plan = plan_length(p.length, kFast);
+    return plan < 16 * P::kLength ? 16 * P::kLength : plan;
   }
   static int64_t at_most(int64_t count, int64_t bytes_each) {
     const int64_t fit = (DNASM_RING_BYTES) / bytes_each;
@@ -91,7 +95,7 @@ struct Long {
   float gain() const { return (1 + (two ? 0.85e-4f : 0.65e-4f)) / P::kGain; }
   // Where radix 2 or 8 is among the stages, spectra are shorter by sqrt(2) than unitary ones.
   float gradient_scale() const { return (level.second == 2 || level.second == 8 ? 2.0f : 1.0f) * gain(); }
-  static bool full_rows(const Params& p) { return p.length == plan_length(p.length, kFast) && aligned_rows(p, 4); }
+  static bool full_rows(const Params& p) { return p.length == length_of(p) && aligned_rows(p, 4); }
 
   static size_t spectrum_bytes(const Params& p) { return Long(p).spectrum_size; }
   static size_t forward_bytes(const Params& p) { return Long(p).scratch_bytes(); }

@@ -32,6 +32,12 @@ struct TableRows {
   static constexpr int kRows = kOuterInverse + 2 * kTiles;
 };
 
+// What a block can have at most: 227 KB on sm_90 and sm_100; kernels for other devices keep to what all of them have.
+#if !defined(DNASM_SHARED_KB)
+#define DNASM_SHARED_KB 227
+#endif
+constexpr size_t kSharedLimit = DNASM_SHARED_KB * 1024;
+
 // Measured on an H200: a warp wants two tiles in flight, and few warps to wait for.
 DNASM_SHARED_CODE int default_warps(int length) { return length >= 16384 ? 16 : length >= 4096 ? 8 : 4; }
 DNASM_SHARED_CODE int default_blocks(int warps) { return 16 / warps; }  // 16 warps an SM leave 128 registers a thread
@@ -73,12 +79,12 @@ struct Plan {
   static constexpr int kPitch1 = kR2 == 1 ? kTilePitch : kR2 * kTilePitch + 16;
   static constexpr int kSequenceBytes = kDirect ? 0 : kR1 * kPitch1;
   static constexpr int kMaximaAt = kTeams * kSequenceBytes;
-  // The rows' own elements wait for skip and for their scale in registers, or beyond two tiles a warp in shared memory:
-  // a Quad of words, and the exponent they were rounded under, for each lane and unit.
+  // The rows' own elements wait for skip and for their scale in registers, or beyond two tiles a warp in shared memory, or
+  // in scratch: a Quad of words, and the exponent they were rounded under, for each lane and unit.
   static constexpr bool kParked = kUnits > 2;
-  static constexpr int kWordsAt = kMaximaAt + 16 * ((kWarps + 3) / 4);
-  static constexpr int kExponentsAt = kWordsAt + (kParked ? 2 * kL : 0);
-  static constexpr int kSharedBytes = kDirect ? 0 : kExponentsAt + (kParked ? kL / 2 : 0);
+  static constexpr int kWordsAt = kMaximaAt + 16 * ((kWarps + 3) / 4), kParkedBytes = kParked ? 2 * kL + kL / 2 : 0;
+  static constexpr bool kParkedInScratch = kParked && kWordsAt + kParkedBytes > static_cast<int>(kSharedLimit);
+  static constexpr int kSharedBytes = kDirect ? 0 : kWordsAt + (kParkedInScratch ? 0 : kParkedBytes);
 
   // Stage 1 and the last stage work on units of 256 elements: 16 n1 by the 16 columns of one r1, or, below radix 16,
   // 8 / R1 blocks (b) of R1 n1 by 16 columns, twice (s): r1 = 2 (p0 + b R1) + s. Both offsets are sums over the bits of u.

@@ -30,7 +30,13 @@ Work make_work(const Params& p, int64_t blocks_wanted) {
 }
 template <class P>
 Work forward_work(const Params& p) {
-  return make_work<P>(p, 4096);
+  Work work = make_work<P>(p, P::kParkedInScratch ? 528 : 4096);
+  work.parked = static_cast<char*>(p.scratch);
+  return work;
+}
+template <class P>
+size_t forward_bytes(const Params& p) {
+  return P::kParkedInScratch ? static_cast<size_t>(p.channels * forward_work<P>(p).chunks) * P::kParkedBytes : 0;
 }
 template <class P>
 Work backward_work(const Params& p) {
@@ -43,14 +49,16 @@ Work backward_work(const Params& p) {
 template <class P>
 struct BackwardScratch {
   int64_t partials, skip_partials;
-  size_t skip_at, saved_at, bytes;
+  size_t skip_at, saved_at, parked_at, bytes;
   explicit BackwardScratch(const Params& p) {
     const Work work = backward_work<P>(p);
     partials = static_cast<int64_t>(work.chunks) * P::kTeams;
     skip_partials = static_cast<int64_t>(work.chunks) * P::kWarps;
     skip_at = static_cast<size_t>(p.channels * partials) * 8 * P::kLength;
     saved_at = round_up(skip_at + static_cast<size_t>(p.channels * skip_partials) * 4);
-    bytes = saved_at + (Backward<P>::kScratchSaved ? static_cast<size_t>(p.channels * work.chunks) * 4 * P::kLength : 0);
+    const auto blocks = static_cast<size_t>(p.channels * work.chunks);
+    parked_at = saved_at + (Backward<P>::kScratchSaved ? blocks * 4 * P::kLength : 0);
+    bytes = parked_at + (P::kParkedInScratch ? blocks * P::kParkedBytes : 0);
   }
 };
 
@@ -98,6 +106,7 @@ const char* launch_backward(const Params& p) {
   const BackwardScratch<P> scratch(p);
   Work work = backward_work<P>(p);
   work.saved = reinterpret_cast<Quad*>(static_cast<char*>(p.scratch) + scratch.saved_at);
+  work.parked = static_cast<char*>(p.scratch) + scratch.parked_at;
   const LaunchShape shape{p.channels * work.chunks, P::kThreads, Backward<P>::kSharedBytes, p.stream};
   if (const char* text = launch(backward_kernel<P, kDtype, kFull, kGated>, shape, p, work)) return text;
   if (!p.dk && !p.dskip) return nullptr;

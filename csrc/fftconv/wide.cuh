@@ -49,7 +49,7 @@ DNASM_DEVICE void powers(Complex z, Complex (&w)[kCount]) {
   for (int m = 2; m < kCount; ++m) w[m] = w[m / 2] * w[m - m / 2];
 }
 
-constexpr int kWidest = 16384;  // points of 8 bytes in 227 KB
+constexpr int kWidest = kSharedLimit < 160 << 10 ? 8192 : 16384;  // points of 8 bytes
 
 DNASM_SHARED_CODE int default_wide_threads(int points) { return points >= 8192 ? 512 : points >= 512 ? points / 16 : 32; }
 

@@ -20,7 +20,7 @@ FAST, FLOAT32, DIRECT = 0, 1, 2
 DIRECT_TAPS = 128
 """Most taps, of both sides together, that a product without a transform is the faster for (H200,
 docs/fftconv-notes.md)."""
-ONE_BLOCK = 32768
+ONE_BLOCK = 16384
 """Longest sequence that can share a launch with others of its row."""
 SIGNAL_GRADIENTS = ("u", "in_gate", "out_gate")
 routes: dict[tuple[Any, ...], int] = {}

@@ -49,7 +49,7 @@ def fftconv(  # long: its contract is said in one place
         skip: Weight of x itself, one a channel.
         bidirectional: Whether k has a future too.
         cu_seqlens: Bounds of sequences packed along l, from 0 to l; none sees another.
-        max_seqlen: Length of the longest of them. With it, up to 32,768, CUDA kernels read the bounds by themselves:
+        max_seqlen: Length of the longest of them. With it, up to 16,384, CUDA kernels read the bounds by themselves:
             nothing waits for the device and a graph can capture the call; but where a sequence is longer after all,
             positions past that length are NaN. Without it each direction reads `cu_seqlens` on the host once, checks
             it, and groups sequences by plan.

@@ -36,7 +36,7 @@ class Operands:
         return self.k.shape[-1]
 
     def pieces(self) -> list[tuple[int, int]]:
-        """Start and end of each packed sequence that is not empty; reads `cu_seqlens` on the host once, and checks it."""
+        """Start and end of each packed sequence but empty ones; reads `cu_seqlens` once, on the host, and checks it."""
         length = self.u.shape[-1]
         if self.cu_seqlens is None:
             return [(0, length)]

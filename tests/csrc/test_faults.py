@@ -77,7 +77,7 @@ FAULTS = {
         **RACE,
     ),
     "a row too little shared memory": Fault(
-        "plan.cuh", "kExponentsAt + (kParked ? kL / 2 : 0);", "kExponentsAt - 16;", **OUTSIDE
+        "plan.cuh", "kWordsAt + (kParkedInScratch ? 0 : kParkedBytes);", "kWordsAt - 16;", **OUTSIDE
     ),
     "divergent shuffle": Fault(
         "kernel.cuh",
