@@ -53,6 +53,7 @@ class Case:
 GPU_CASES = (
     Case("hyenadna-tiny-1k", 1024, 256),
     Case("hyenadna-tiny-1k-d256", 1024, 256),
+    Case("hyenadna-small-32k", 4096, 64),
     Case("hyenadna-small-32k", 32_768, 8),
     Case("hyenadna-medium-160k", 160_000, 2),
     Case("hyenadna-large-1m", 1_000_000, 1),
