@@ -16,6 +16,8 @@ from dnasm.ops import backends, cuda, registration
 
 _PLAIN = frozenset((Tensor, Parameter))
 _DEVICE = "cuda"
+_SMALL = 128 << 20
+"""Bytes of a transform that are always worth keeping: to make it again takes as long as a whole batch of one."""
 
 
 def fftconv(
@@ -54,7 +56,7 @@ def _note(u: Tensor, number: int, direction: str) -> None:
 
 
 class _Convolution(torch.autograd.Function):
-    """Keeps the filter's transform for the way back where it is no larger than the signal."""
+    """Keeps the filter's transform for the way back, unless it is large and larger than the signal."""
 
     @staticmethod
     def forward(
@@ -62,7 +64,7 @@ class _Convolution(torch.autograd.Function):
         values: Tensor | None, precision: str | None, number: int,
     ) -> Tensor:  # fmt: skip
         y, spectrum = torch.ops.dnasm_cuda.convolve(u, k, in_gate, out_gate, skip, values, number)
-        if values is None and spectrum.nbytes <= u.nbytes:
+        if values is None and spectrum.nbytes <= max(u.nbytes, _SMALL):
             values = spectrum
         ctx.save_for_backward(u, k, in_gate, out_gate, skip, values)
         ctx.options = precision, number
