@@ -6,7 +6,7 @@ and a piece costs a transform over everything, so that pieces save memory (a blo
 proportion to their number. For attention a cache of 2 numbers a channel and position in each layer, and a mask of a
 piece by all positions.
 
-`in_pieces` tells where the verbs read so; `log_probs` and `pieces_of` are what they call.
+`in_pieces` tells where the verbs read so.
 """
 
 from collections.abc import Iterator
@@ -83,14 +83,3 @@ def log_probs(model: nn.Module, tokens: Integer[Tensor, "b l"], piece: int = PIE
         found.append(target_log_probs(pad(logits, (0, 0, 0, following.shape[1] - logits.shape[1])), following))
         begin = end
     return torch.cat(found, 1)
-
-
-def pieces_of(
-    model: nn.Module, tokens: Integer[Tensor, "b l"], layer: int = -1, piece: int = PIECE
-) -> Iterator[tuple[Float[Tensor, "b c d"], Integer[Tensor, "b c"]]]:
-    """Return hidden states with their tokens: in pieces where `in_pieces`, else all at once."""
-    if not in_pieces(model, tokens.shape[1], piece):
-        yield model.hidden(tokens, layer), tokens  # type: ignore[operator]
-        return
-    assert isinstance(model, LanguageModel)
-    yield from zip(hidden_chunks(model, tokens, piece, layer), torch.split(tokens, piece, 1), strict=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dnasm.errors import ConfigError
 from dnasm.models.backbone import LanguageModel
-from dnasm.models.chunks import PIECE, hidden_chunks
+from dnasm.models.chunks import PIECE, hidden_chunks, in_pieces
 from dnasm.models.strands import join_hidden
 
 Layer = int | str
@@ -84,8 +84,8 @@ def hidden_layers(
 
 
 def takes_pieces(model: nn.Module, length: int) -> bool:
-    """Tell whether a sequence is so long that it goes through the model piece by piece; only causal models can."""
-    return length > PIECE and isinstance(model, LanguageModel) and model.config.causal
+    """Tell whether a sequence is so long that it goes through the model piece by piece."""
+    return in_pieces(model, length, PIECE)
 
 
 def hidden_pieces(

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.models import LanguageModel
-from dnasm.models.chunks import hidden_chunks, in_pieces, log_probs, logit_chunks, pieces_of
+from dnasm.models.chunks import hidden_chunks, in_pieces, log_probs, logit_chunks
 from dnasm.models.likelihood import target_log_probs
 
 Maker = Callable[[ModelConfig], LanguageModel]
@@ -33,13 +33,9 @@ def test_pieces_joined_are_the_whole(model: LanguageModel, tokens: Tensor, piece
 
 @pytest.mark.parametrize("piece", [1, 50, 64, 129, 130])
 @torch.no_grad()
-def test_log_probs_and_states_are_those_of_the_whole(model: LanguageModel, tokens: Tensor, piece: int) -> None:
+def test_log_probs_are_those_of_the_whole(model: LanguageModel, tokens: Tensor, piece: int) -> None:
     expected = target_log_probs(model(tokens), tokens)
     torch.testing.assert_close(log_probs(model, tokens, piece), expected, atol=5e-5, rtol=1e-4)
-    parts = list(pieces_of(model, tokens, 0, piece))
-    torch.testing.assert_close(torch.cat([h for h, _ in parts], 1), model.hidden(tokens, 0), atol=5e-5, rtol=1e-4)
-    assert torch.equal(torch.cat([t for _, t in parts], 1), tokens)
-    assert in_pieces(model, 130, piece) is (len(parts) > 1)
 
 
 def test_what_grows_with_the_input_is_read_at_once(configs: dict[str, ModelConfig], make_model: Maker) -> None:
@@ -84,8 +80,11 @@ def test_the_check_sees_a_cache_that_grows(configs: dict[str, ModelConfig], make
 _PEAK = """
 import dataclasses, json, resource, sys, torch
 from conftest import CONFIGS, shaken
-from dnasm.models.chunks import log_probs, pieces_of
-from dnasm.tasks.pooling import pool_pieces
+import dnasm
+from dnasm.tasks import embed_layers
+from dnasm.models.chunks import log_probs
+
+embed_layers.PIECE = 1 << 12
 
 torch.set_num_threads(1)
 config = dataclasses.replace(CONFIGS[sys.argv[1]], num_layers=1, d_model=16, d_inner=16, attention_layers=[])
@@ -93,7 +92,7 @@ model, peaks = shaken(config), []
 with torch.inference_mode():
     for length in (1 << 12, 1 << 13, 1 << 19):
         tokens = torch.randint(7, 11, (1, length)).to(torch.uint8)
-        log_probs(model, tokens, 1 << 12), pool_pieces(pieces_of(model, tokens, -1, 1 << 12), "mean")
+        log_probs(model, tokens, 1 << 12), dnasm.embed(model, [tokens[0].numpy()])
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
 print(json.dumps(peaks))
 """
