@@ -108,7 +108,7 @@ VERBS = {
         "BenchConfig",
         "bench",
         "ours beside what a user would use instead, one JSON line a row",
-        "dnasm bench loader --repeats 1",
+        "dnasm bench start --repeats 1",
         ("what",),
     ),
     "doctor": Verb(
