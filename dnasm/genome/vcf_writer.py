@@ -212,7 +212,7 @@ def _text(value: float | str | None) -> str:
         return "."
     if isinstance(value, str):
         return quote(value, safe="!#$&'()*+-./:<>?@[]^_`{|}~") or "."
-    return f"{value:.6g}"
+    return f"{value:.9g}"
 
 
 @contextlib.contextmanager

@@ -9,11 +9,11 @@ from dnasm.genome import Genome
 class ContigNames:
     """Finds contigs of one genome, and says once that a name is written differently."""
 
-    def __init__(self, genome: Genome, verb: str) -> None:
+    def __init__(self, genome: Genome, verb: str, *, quiet: bool = False) -> None:
         self._genome = genome
         self._verb = verb
         self._found: dict[str, str | None] = {}
-        self._told = False
+        self._told = quiet
 
     def find(self, name: str) -> str | None:
         """Find what the genome calls this contig; None if it has none of that name.

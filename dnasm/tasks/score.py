@@ -1,28 +1,31 @@
 """Variants -> log-likelihood ratios, one row for each ALT: the function, and the command that calls it."""
 
+import os
 import sys
 from collections import Counter
-from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from dnasm.config import ScoreConfig
-from dnasm.errors import ConfigError, InputError
+from dnasm.errors import ConfigError
 from dnasm.genome import Genome
-from dnasm.genome.vcf import VcfReader, read_vcf
 from dnasm.models.checkpoint import load
 from dnasm.ops import set_backend
 from dnasm.tasks.forward_batches import BatchSize
 from dnasm.tasks.new_file import STANDARD_OUTPUT, check_new_file, refuse_same_file
 from dnasm.tasks.precision_guard import measure_drift
-from dnasm.tasks.progress import Meter
 from dnasm.tasks.run_record import now, write_run_json
-from dnasm.tasks.score_output import SUFFIXES, AnnotatedVcf, open_sink, require_parquet
+from dnasm.tasks.score_evaluation import evaluate_scores, parse_label
+from dnasm.tasks.score_job import ScoreJob, require_known_contigs
+from dnasm.tasks.score_output import SUFFIXES, require_parquet
+from dnasm.tasks.score_parts import Rank
 from dnasm.tasks.score_table import ScoreTable
 from dnasm.tasks.variant_checks import CheckRef
-from dnasm.tasks.variant_input import Variants, alleles_of_vcf, count_alleles, is_vcf, read_alleles
+from dnasm.tasks.variant_filter import Keep, RegionFilter, keep_everything, read_kept, read_labels
+from dnasm.tasks.variant_input import Variants, read_alleles
 from dnasm.tasks.variant_scorer import Strands, VariantScorer
 
 
@@ -73,20 +76,6 @@ def score_variants(
     return table
 
 
-def require_known_contigs(counts: dict[str, int], genome: Genome) -> None:
-    """Refuse an input of which the genome has not a single contig.
-
-    Raises:
-        InputError: Names the genome and its first contigs.
-    """
-    if set(counts) == {"unknown_contig"}:
-        names = ", ".join(name for name, _ in zip(genome.contigs, range(5), strict=False))
-        raise InputError(
-            f"{genome.path}: has none of the contigs of the input ({counts['unknown_contig']:,} alleles); "
-            f"its own are {names}{', ...' if len(genome.contigs) > 5 else ''}. Is this the right genome?"
-        )
-
-
 def run(config: ScoreConfig) -> None:
     """Score a file: what `score_variants` returns, written as it is computed.
 
@@ -98,92 +87,91 @@ def run(config: ScoreConfig) -> None:
     suffix = check_new_file(config.out, SUFFIXES, force=config.force)
     refuse_same_file(config.out, config.variants, config.genome)
     require_parquet(suffix)
-    total = count_alleles(config.variants)
+    _check_settings(config)
+    keep: Keep = keep_everything
+    if config.regions is not None:
+        keep = RegionFilter(config.regions, Genome(config.genome, quiet=config.quiet))
+    total = None if config.variants == "-" else sum(1 for _ in read_kept(config.variants, keep))
     if config.dtype != "float32":
-        _guard_precision(config, total)
+        _guard_precision(config, total, keep)
     scorer = _make_scorer(config, config.dtype, config.check_ref)
     if config.dry_run:
-        _check_only(scorer, config, total)
+        _check_only(scorer, config, total, keep)
         return
-    counts = _score(scorer, config, suffix, total)
+    job = ScoreJob(scorer, config, keep, suffix, total)
+    result = job.run()
+    if result is None:  # another rank joins the parts
+        return
+    counts, table = result
     _say(f"{_listed(counts)}{'' if config.out == STANDARD_OUTPUT else f' -> {config.out}'}", config)
+    if config.labels is not None and table is not None:
+        _evaluate(config, table, scorer.genome, keep)
     if config.out != STANDARD_OUTPUT:
         files = [config.genome, *([config.variants] if Path(config.variants).is_file() else [])]
         weights = Path(config.model) / "model.safetensors"
-        record = {"alleles": dict(counts), "window": scorer.window}
+        record = {"alleles": dict(counts), "window": scorer.window, "forward_calls": scorer.runner.calls}
         write_run_json(Path(f"{config.out}.run.json"), config, inputs=[*files, weights], counts=record, started=started)
 
 
-def _guard_precision(config: ScoreConfig, total: int | None) -> None:
+def _check_settings(config: ScoreConfig) -> None:
+    if config.shard_size < 1:
+        raise ConfigError(f"shard_size is {config.shard_size}; it must be at least 1")
+    if config.labels is not None and not Path(config.variants).is_file():
+        raise ConfigError(f"--labels needs a file of variants, {config.variants!r} is none")
+    if Rank.from_environment().count > 1 and (config.out == STANDARD_OUTPUT or not Path(config.variants).is_file()):
+        raise ConfigError("several ranks need a file of variants and a file to write; standard streams belong to one")
+
+
+def _evaluate(config: ScoreConfig, table: ScoreTable, genome: Genome, keep: Keep) -> None:
+    """Print the model beside the simple predictors, and write the same beside the output."""
+    assert config.labels is not None
+    labels = [parse_label(text, config.positive) for text in read_labels(config.variants, config.labels, keep)]
+    source = f"{config.labels} = {', '.join(config.positive)}"
+    found = evaluate_scores(table, labels, genome, gff=config.gff, source=source)
+    print(found.text(), file=sys.stderr)
+    if config.out != STANDARD_OUTPUT:
+        found.write(Path(f"{config.out}.evaluation.json"))
+
+
+def _guard_precision(config: ScoreConfig, total: int | None, keep: Keep) -> None:
     """Say whether a narrow dtype would change ranks, and stop there with `strict`."""
     if total is None:
         _say("standard input is read once, so the effect of --dtype on ranks is not checked", config)
         return
-    exact, narrow = (_make_scorer(config, dtype, "skip") for dtype in ("float32", config.dtype))
-    drift = measure_drift(exact, narrow, read_alleles(config.variants))
+    exact, narrow = (_make_scorer(config, dtype, "skip", quiet=True) for dtype in ("float32", config.dtype))
+    drift = measure_drift(exact, narrow, read_kept(config.variants, keep))
     if drift.swapped and config.strict:
         raise ConfigError(f"--dtype {config.dtype}: {drift}; take float32, or leave --strict out")
     _say(f"{'warning: ' if drift.swapped else ''}in {config.dtype} {drift} beside float32", config)
 
 
-def _make_scorer(config: ScoreConfig, dtype: str, check_ref: CheckRef) -> VariantScorer:
+def _make_scorer(config: ScoreConfig, dtype: str, check_ref: CheckRef, *, quiet: bool = False) -> VariantScorer:
     set_backend(config.conv_backend)
     return VariantScorer(
-        load(config.model, config.device, dtype),
-        Genome(config.genome, quiet=config.quiet),
+        load(config.model, _device(config), dtype),
+        Genome(config.genome, quiet=config.quiet or quiet),
         window=config.window,
         grid=config.grid,
         strands=config.strands,
         check_ref=check_ref,
         batch_size=config.batch_size,
+        quiet=quiet,
     )
 
 
-def _score(scorer: VariantScorer, config: ScoreConfig, suffix: str, total: int | None) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    command = (
-        f"dnasm score --model {config.model} --window {scorer.window} --grid {config.grid} --strands {config.strands}"
-    )
-    with ExitStack() as stack:
-        reader = stack.enter_context(read_vcf(config.variants)) if is_vcf(config.variants) else None
-        if reader is not None:
-            _compare_contigs(reader, scorer.genome)
-        sink = stack.enter_context(
-            open_sink(config.out, suffix, genome=scorer.genome, reader=reader, command=command, force=config.force)
-        )
-        meter = stack.enter_context(Meter("score", "alleles", total, quiet=config.quiet))
-        if reader is None:
-            alleles = read_alleles(config.variants)
-        elif isinstance(sink, AnnotatedVcf):
-            alleles = sink.alleles(reader)
-        else:
-            alleles = alleles_of_vcf(reader)
-        for table in scorer.score(alleles):
-            sink.write(table)
-            counts.update(table.counts())
-            meter.advance(len(table))
-        require_known_contigs(counts, scorer.genome)
-    return counts
+def _device(config: ScoreConfig) -> str:
+    """Choose this rank's own GPU where several ranks share a node."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is None or config.device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return config.device
+    return f"cuda:{int(local) % torch.cuda.device_count()}"
 
 
-def _check_only(scorer: VariantScorer, config: ScoreConfig, total: int | None) -> None:
-    counts = scorer.check(read_alleles(config.variants)) if total is not None else Counter[str]()
+def _check_only(scorer: VariantScorer, config: ScoreConfig, total: int | None, keep: Keep) -> None:
+    counts = scorer.check(read_kept(config.variants, keep)) if total is not None else Counter[str]()
     require_known_contigs(counts, scorer.genome)
     found = "standard input is not read in a dry run" if total is None else _listed(counts)
     print(f"{config.variants}: {found}; windows of {scorer.window:,} bases on {scorer.runner.device} -> {config.out}")
-
-
-def _compare_contigs(reader: VcfReader, genome: Genome) -> None:
-    """Warn of a contig whose length in the VCF's header is not the genome's: it is likely another build."""
-    for name, length in reader.contigs.items():
-        ours = genome.contigs.get(name)
-        if None not in (length, ours) and length != ours:
-            print(
-                f"dnasm score: warning: {reader.name} says that {name} has {length:,} bases, "
-                f"{genome.path} has {ours:,}; is it the same genome build?",
-                file=sys.stderr,
-            )
-            return
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import dnasm
 from dnasm.genome import Genome
@@ -14,6 +14,7 @@ from dnasm.genome.vcf_writer import InfoField, VcfWriter
 from dnasm.tasks.new_file import STANDARD_OUTPUT, new_file
 from dnasm.tasks.score_table import MISSING, ScoreTable
 from dnasm.tasks.variant_checks import Allele
+from dnasm.tasks.variant_filter import Keep
 from dnasm.tasks.variant_input import alleles_of
 
 SUFFIXES = (".vcf", ".vcf.gz", ".vcf.bgz", ".tsv", ".parquet", STANDARD_OUTPUT)
@@ -25,6 +26,7 @@ INFO = (
 )
 
 
+@runtime_checkable
 class ScoreSink(Protocol):
     """What takes tables in the order of the input."""
 
@@ -58,11 +60,12 @@ class AnnotatedVcf:
         self._records: deque[VcfRecord] = deque()
         self._rows: deque[tuple[Any, ...]] = deque()
 
-    def alleles(self, reader: VcfReader) -> Iterator[Allele]:
-        """Go through the alleles of a VCF and remember their records."""
+    def alleles(self, reader: VcfReader, keep: Keep) -> Iterator[Allele]:
+        """Go through the alleles of a VCF that are asked for, and remember their records."""
         for record in reader:
-            self._records.append(record)
-            yield from alleles_of(record, reader.name)
+            if keep(record.contig, record.pos, record.ref):
+                self._records.append(record)
+                yield from alleles_of(record, reader.name)
 
     def write(self, table: ScoreTable) -> None:
         """Take the next rows."""

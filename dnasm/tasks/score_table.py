@@ -70,6 +70,15 @@ class ScoreTable:
         listed = list(tables) or [cls.from_rows([])]
         return cls(*(np.concatenate([getattr(table, name) for table in listed]) for name in COLUMNS))
 
+    @classmethod
+    def from_lists(cls, columns: dict[str, list[Any]]) -> "ScoreTable":
+        """Build a table from what `to_lists` made of one."""
+        return cls(*(_column(columns[name], dtype) for name, dtype in _DTYPES.items()))
+
+    def to_lists(self) -> dict[str, list[Any]]:
+        """Return plain lists, for JSON; nothing is rounded."""
+        return {name: column.tolist() for name, column in self.columns().items()}
+
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Name to array, in the order in which they are written."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -52,11 +52,11 @@ class Verdict:
 class VariantChecker:
     """Checks alleles against one genome, in input order, and remembers what was seen."""
 
-    def __init__(self, genome: Genome, check_ref: CheckRef) -> None:
+    def __init__(self, genome: Genome, check_ref: CheckRef, *, quiet: bool = False) -> None:
         self.genome = genome
         self.refs = self.mismatches = 0
         self._check_ref = check_ref
-        self._names = ContigNames(genome, "score")
+        self._names = ContigNames(genome, "score", quiet=quiet)
         self._last_record: tuple[object, ...] = ()
 
     def check(self, allele: Allele) -> Verdict:

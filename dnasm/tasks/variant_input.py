@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
-from dnasm.errors import InputError
+from dnasm.errors import InputError, MissingExtra
 from dnasm.genome import Variant
 from dnasm.genome.files import lines, open_bytes
 from dnasm.genome.vcf import VcfReader, VcfRecord, read_vcf
@@ -15,6 +15,7 @@ from dnasm.tasks.variant_checks import Allele
 
 VCF_SUFFIXES = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 TABLE_SUFFIXES = {".tsv": "\t", ".txt": "\t", ".csv": ","}
+PARQUET = ".parquet"
 _COLUMNS = {"chrom": ("chrom", "#chrom", "chr", "contig"), "pos": ("pos",), "ref": ("ref",), "alt": ("alt",)}
 # The names of contigs may hold colons, and so may the ALT of a breakend; REF never does.
 _TEXT = re.compile(r"(.+?):(-?[\d,]+):([A-Za-z.*]+):(.+)")
@@ -42,11 +43,11 @@ def read_alleles(variants: Variants) -> Iterator[Allele]:
     name = str(variants)
     if is_vcf(name):
         return _open_and_read(name)
-    separator = _separator(name)
-    if separator is not None:
-        return _read_table(Path(name), separator)
+    if _separator(name) is not None or name.lower().endswith(PARQUET):
+        return _read_table(Path(name))
     if Path(name).exists():
-        raise InputError(f"{name}: the suffix tells no format; give {', '.join((*VCF_SUFFIXES, *TABLE_SUFFIXES))}")
+        known = ", ".join((*VCF_SUFFIXES, *TABLE_SUFFIXES, PARQUET))
+        raise InputError(f"{name}: the suffix tells no format; give {known}")
     return iter([_parse(name)])
 
 
@@ -54,15 +55,6 @@ def alleles_of(record: VcfRecord, file: str) -> list[Allele]:
     """List the alleles of a VCF record: one for each ALT, and one where there is none."""
     where = f"{file}:{record.line}"
     return [Allele(record.contig, record.pos, record.ref, alt, where) for alt in record.alts or (MISSING,)]
-
-
-def count_alleles(name: str) -> int | None:
-    """Read an input through once, so that a damaged line is found before hours of scoring; None: it is a stream.
-
-    Raises:
-        InputError: If it is malformed, with the line.
-    """
-    return None if name == "-" else sum(1 for _ in read_alleles(name))
 
 
 def alleles_of_vcf(reader: VcfReader) -> Iterator[Allele]:
@@ -104,21 +96,59 @@ def _separator(name: str) -> str | None:
     return next((mark for suffix, mark in TABLE_SUFFIXES.items() if plain.endswith(suffix)), None)
 
 
-def _read_table(path: Path, separator: str) -> Iterator[Allele]:
+def _read_table(path: Path) -> Iterator[Allele]:
     """Read a table with a header; several ALTs in a cell, as `C,T`, are several rows."""
+    rows = read_cells(path)
+    number, header = next(rows)
+    pick = _picker(header, f"{path}:{number}")
+    for number, cells in rows:
+        where = f"{path}:{number}"
+        chrom, pos, ref, alts = pick(cells)
+        for alt in alts.split(","):
+            yield Allele(chrom, _position(pos, where), ref, alt or MISSING, where)
+
+
+def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Go through a table's lines, the header first: number of the line, and its cells.
+
+    Raises:
+        InputError: If there is no header, or a row has more or fewer cells.
+    """
+    separator = _separator(str(path))
+    if separator is None:
+        rows = _parquet_cells(path)
+        yield from rows
+        return
     with open_bytes(path) as source:
-        rows = ((number, _cells(line, separator)) for number, line in lines(source) if _is_data(line))
-        number, header = next(rows, (0, []))
-        if not header:
+        found = ((number, _cells(line, separator)) for number, line in lines(source) if _is_data(line))
+        first = next(found, None)
+        if first is None:
             raise InputError(f"{path}: holds no header; the first line names the columns chrom, pos, ref, alt")
-        pick = _picker(header, f"{path}:{number}")
-        for number, cells in rows:
-            where = f"{path}:{number}"
-            if len(cells) != len(header):
-                raise InputError(f"{where}: has {len(cells)} columns, the header {len(header)}")
-            chrom, pos, ref, alts = pick(cells)
-            for alt in alts.split(","):
-                yield Allele(chrom, _position(pos, where), ref, alt or MISSING, where)
+        yield first
+        for number, cells in found:
+            if len(cells) != len(first[1]):
+                raise InputError(f"{path}:{number}: has {len(cells)} columns, the header {len(first[1])}")
+            yield number, cells
+
+
+def _parquet_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Read a Parquet file as text; its rows count from 1."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MissingExtra(f"{path}: reading Parquet needs pyarrow: pip install 'dnasm[tables]'") from None
+    if not path.is_file():
+        raise InputError(f"{path}: No such file or directory")
+    try:
+        file = pq.ParquetFile(path)
+        yield 0, file.schema_arrow.names
+        number = 0
+        for batch in file.iter_batches(4096):
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                number += 1
+                yield number, ["" if value is None else str(value) for value in row]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is no Parquet file, or is damaged ({error})") from error
 
 
 def _is_data(line: str) -> bool:

@@ -49,6 +49,7 @@ class VariantScorer:
         strands: Strands = "mean",
         check_ref: CheckRef = "error",
         batch_size: BatchSize = "auto",
+        quiet: bool = False,
     ) -> None:
         check_vocabulary(model, causal=True)
         check_choice("strands", strands, get_args(Strands))
@@ -59,7 +60,7 @@ class VariantScorer:
         if not 1 <= grid <= max(1, self.window // 4):
             raise ConfigError(f"grid is {grid}; it must be from 1 to a quarter of the window of {self.window} bases")
         self._grid = grid
-        self.checker = VariantChecker(genome, check_ref)
+        self.checker = VariantChecker(genome, check_ref, quiet=quiet)
         self.genome = genome
         cut = {"forward": cut_windows, "reverse": cut_windows_reverse}
         self._cut = {name: cut[name] for name in cut if strands in (name, "mean")}

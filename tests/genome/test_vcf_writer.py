@@ -30,10 +30,10 @@ def test_only_info_changes_and_order_stays(tmp_path: Path) -> None:
     assert lines[:8] == [*header[:-1], LLR.header, STATUS.header, "##dnasm_version=1", header[-1]]
     status = "ok%3B%20fine"
     assert lines[8:] == [
-        f"chr1\t100\trs1\tA\tT\t.\t.\tAC=1;DNASM_LLR=0.333333;DNASM_STATUS={status}",
-        f"chr1\t50\t.\tACGT\tA,<DEL>,*\t1e2\tPASS\tDNASM_LLR=0.333333,.,.;DNASM_STATUS={status},{status},{status}",
+        f"chr1\t100\trs1\tA\tT\t.\t.\tAC=1;DNASM_LLR=0.333333333;DNASM_STATUS={status}",
+        f"chr1\t50\t.\tACGT\tA,<DEL>,*\t1e2\tPASS\tDNASM_LLR=0.333333333,.,.;DNASM_STATUS={status},{status},{status}",
         "HLA:A*01\t0\t.\tN\t.\t.\t.\tweird=\udcff",
-        f"chr9\t7\t.\tg\tg[chr1:5[\t.\t.\tAC=1;DNASM_LLR=0.333333;DNASM_STATUS={status}\tGT\t0/1",
+        f"chr9\t7\t.\tg\tg[chr1:5[\t.\t.\tAC=1;DNASM_LLR=0.333333333;DNASM_STATUS={status}\tGT\t0/1",
     ]
 
 
