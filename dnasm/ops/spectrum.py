@@ -29,7 +29,7 @@ class Spectrum:
                 f"k is a spectrum of a {'' if self.bidirectional else 'not '}bidirectional filter, "
                 f"bidirectional={bidirectional}: make it by spectrum(k, l, bidirectional={bidirectional})"
             )
-        if self.k._version != self.version:
+        if _version(self.k) != self.version:
             raise ValueError("k was changed in place after its spectrum was made: call spectrum(k, l) again")
 
 
@@ -53,7 +53,12 @@ def spectrum(k: Tensor, length: int, *, bidirectional: bool = False) -> Spectrum
     if length < 1:
         raise ValueError(f"a spectrum is for signals of at least 1 position, got length {length}")
     values = None if torch.compiler.is_compiling() else _values(k.detach(), length, bidirectional)
-    return Spectrum(k, length, bidirectional, values, k._version)
+    return Spectrum(k, length, bidirectional, values, _version(k))
+
+
+def _version(k: Tensor) -> int:
+    """How often k has been written to; of tensors made in inference mode torch does not count it."""
+    return 0 if k.is_inference() else k._version
 
 
 def _values(k: Tensor, length: int, bidirectional: bool) -> Tensor | None:
