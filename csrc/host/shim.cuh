@@ -135,6 +135,7 @@ struct Fibre {
   void* sanitizer = nullptr;
   const char* waits_at = nullptr;  // null: runnable or finished
   bool finished = false;
+  unsigned block_barriers = 0, warp_barriers = 0;  // passed so far
 #if defined(__x86_64__)
   void* saved = nullptr;
 #else
@@ -146,6 +147,7 @@ struct Gathering {  // of a warp or of the block, at one operation
   const char* operation = nullptr;
   int arrived = 0;
   void* arguments[32];
+  char order[2];  // for the race checker, in turn: who is late at one barrier learns nothing of the next
 };
 
 struct Emulator {
@@ -206,6 +208,11 @@ DNASM_HIDDEN Fibre* first_fibre() {
   return emulator.fibres.data();
 }
 
+DNASM_HIDDEN unsigned next_barrier(unsigned Fibre::* count) {
+  Hidden hidden;
+  return (emulator.fibres[emulator.running].*count)++ % 2;
+}
+
 DNASM_HIDDEN void switch_between(Fibre& from, Fibre& to, bool from_ends) {
 #if defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(to.sanitizer, 1);  // 1: the switch orders nothing
@@ -253,7 +260,7 @@ inline void prepare(Fibre& f) {
     if (base == MAP_FAILED || mprotect(base, kPage, PROT_NONE) != 0) fail("no memory for a fibre");
     f.stack = base + kPage;
   }
-  f.finished = false, f.waits_at = nullptr;
+  f.finished = false, f.waits_at = nullptr, f.block_barriers = f.warp_barriers = 0;
 #if defined(__x86_64__)
   void** top = reinterpret_cast<void**>(f.stack + kStackBytes);
   *--top = nullptr;  // keeps the stack aligned as after a call
@@ -367,16 +374,17 @@ DNASM_HIDDEN int block_index() { return static_cast<int>(host::emulator.block_in
 DNASM_HIDDEN char* dynamic_shared() { return host::emulator.shared; }
 DNASM_HIDDEN void sync_block() {
   host::Emulator& e = host::emulator;
-  host::tsan_release(&e.block);
+  void* order = &e.block.order[host::next_barrier(&host::Fibre::block_barriers)];
+  host::tsan_release(order);
   host::gather(e.block, e.threads, 32, 0, "sync_block", nullptr, [](void**) {});
-  host::tsan_acquire(&e.block);
+  host::tsan_acquire(order);
 }
 DNASM_HIDDEN void sync_warp() {
   int nothing = 0;
-  void* warp = &host::warp_of(host::emulator.running);
-  host::tsan_release(warp);
+  void* order = &host::warp_of(host::emulator.running).order[host::next_barrier(&host::Fibre::warp_barriers)];
+  host::tsan_release(order);
   host::warp_collective("sync_warp", nothing, [](int**) {});
-  host::tsan_acquire(warp);
+  host::tsan_acquire(order);
 }
 
 inline size_t shared_memory_limit() { return host::emulator.shared_limit; }

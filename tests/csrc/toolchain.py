@@ -20,7 +20,7 @@ def sources_digest(source: Path, csrc: Path) -> str:
     digest = hashlib.sha256()
     beside = [path for path in source.parent.glob("*.*h") if path.suffix in {".h", ".cuh"}]
     if source.name.startswith("short_"):
-        beside += csrc.glob("short/*.h")
+        beside += csrc.glob("short/*")
     for path in sorted({*csrc.glob("*.cuh"), *csrc.glob("fftconv/*"), *csrc.glob("host/*"), *beside, source}):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""Sanitizers on the kernels for few taps, and faults planted in a copy of their sources: each must be found."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.csrc.test_faults import ADDRESS, THREAD, run
+from tests.csrc.toolchain import CSRC, HOST_FLAGS, compile_object
+
+
+def build(objects: Path, direct: bool, sanitizer: tuple[str, ...], root: Path = CSRC.parent) -> Path:
+    flags = [*HOST_FLAGS, "-O0", "-g1", "-Wno-error", *sanitizer]
+    command = ["g++", *flags, f"-DDNASM_DIRECT={int(direct)}"]
+    made, _ = compile_object(objects, command, root / "tests/csrc/short_driver.cpp", root / "csrc")
+    program = made.with_suffix(".run")
+    if not program.exists():
+        subprocess.run(["g++", *sanitizer, str(made), "-o", str(program)], check=True)
+    return program
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("sanitizer", [THREAD, ADDRESS], ids=["thread", "address"])
+def test_no_race_and_no_bad_access(objects: Path, direct: bool, sanitizer: tuple[str, ...]) -> None:
+    done = run(build(objects, direct, sanitizer), 1, *([2] if sanitizer == THREAD else []))
+    assert done.returncode == 0, done.stderr[:3000]
+
+
+RACE, OUTSIDE = ("data race", THREAD), ("heap-buffer-overflow", ADDRESS)
+NOTHING: tuple[str, ...] = ()
+FAULTS = {
+    "barrier behind the taps": ("direct.cuh", "  sync_block();\n  int guess", "  int guess", *RACE),
+    "barrier before the filter's gradient": (
+        "direct.cuh",
+        "    sync_block();\n    for (int w = 0",
+        "    for (int w = 0",
+        *RACE,
+    ),
+    "no room for the second warp": (
+        "direct.cuh",
+        "/ 16 * 16 + kForwardWarps * work","/ 16 * 16 + work",
+        *OUTSIDE,
+    ),
+    "lost gate": ("direct.cuh", "for (int j = 0; j < 8; ++j) v[j] *= factor[j];", "", "y: relative error", NOTHING),
+    "shift by one": ("direct.cuh", "const int s = top +", "const int s = top + 1 +", "y: relative error", NOTHING),
+    "a filter that is not turned": ("direct.cuh", "tap(turned ? -s : s)", "tap(s)", "du: relative error", NOTHING),
+    "zeros": ("direct.cuh", "sums[t][i / 4][i % 4] *= factor.most", "sums[t][i / 4][i % 4] *= 0", "y: ", NOTHING),
+    "a lost lag block": ("direct.cuh", "j <= x.reach.before(); ++j", "j < x.reach.before(); ++j", "y: ", NOTHING),
+    "barrier behind the tile": (
+        "shortconv.cuh",
+        "me.past, p.ahead);\n    sync_block();",
+        "me.past, p.ahead);",
+        *RACE,
+    ),
+    "barrier before the next tile": ("shortconv.cuh", "grid.spans);\n    sync_block();", "grid.spans);", *RACE),
+    "a lost tap": ("shortconv.cuh", "p.taps) sum += w[j] * x[j]", "p.taps - 1) sum += w[j] * x[j]", "y: ", NOTHING),
+    "both factors the same": ("shortconv.cuh", "d * me.convolve(2,", "d * me.convolve(1,", "dx: relative", NOTHING),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(FAULTS))
+def test_a_planted_fault_is_found(objects: Path, tmp_path: Path, name: str) -> None:
+    file, original, planted, says, sanitizer = FAULTS[name]
+    for folder in ("csrc/fftconv", "csrc/host", "csrc/short"):
+        shutil.copytree(CSRC.parent / folder, tmp_path / folder)
+    shutil.copytree(Path(__file__).parent, tmp_path / "tests/csrc")
+    target = tmp_path / "csrc/short" / file
+    text = target.read_text()
+    assert original in text, f"{name}: the line to break has moved"
+    target.write_text(text.replace(original, planted, 1))
+    done = run(build(tmp_path / "objects", file == "direct.cuh", sanitizer, tmp_path), 1, 2)
+    assert done.returncode != 0
+    assert says in done.stderr, done.stderr[:2000]
