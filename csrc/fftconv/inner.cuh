@@ -10,8 +10,9 @@ struct InnerWork {
   SpectrumLayout layout;
   Level level;              // the outer level that the rows come from
   int rows;                 // of a sequence
-  int blocks;               // of a sequence's columns under one exponent each
-  int ratios, ratio_shift;  // how many of them these rows still carry, and log2 of how wide; 0: all are alike already
+  int blocks;       // of a sequence's columns under one exponent each
+  bool scaled;      // whether these rows still carry those,
+  int scale_shift;  // and log2 of how wide a block is
   int64_t sequence;         // the first one of this launch
   Scratch x;
 };
@@ -20,8 +21,7 @@ template <class P>
 struct InnerWorker {
   static_assert(P::kR1 == 16 && !P::kDirect && P::kUnits == 2);  // a pair of units: one chunk
   using R = typename P::Rows;
-  static constexpr int kMostBlocks = P::kLength / 32;  // of columns
-  static constexpr size_t kSharedBytes = P::kSharedBytes + 4 * kMostBlocks;
+  static constexpr size_t kSharedBytes = P::kSharedBytes;
 
   Transform<P> transform;
   const InnerWork& work;
@@ -37,19 +37,6 @@ struct InnerWorker {
     filter = reinterpret_cast<const Quad*>(w.layout.channel(p, channel)) +
              (static_cast<int64_t>(row) * P::kTiles + transform.first_tile()) * 64 + lane;
   }
-  // What brings columns of a block under the scale of their row, as pairs of halves in shared memory; that scale.
-  DNASM_DEVICE uint32_t* ratios() const { return reinterpret_cast<uint32_t*>(dynamic_shared() + P::kSharedBytes); }
-  DNASM_DEVICE int find_ratios(const Scratch& x, int64_t sequence) const {
-    const uint32_t* exponents = x.exponents + sequence * work.blocks;
-    const int most = static_cast<int>(row_maximum(exponents, work.blocks));
-    if (!work.ratios && thread_index() == 0) ratios()[0] = pack_half2(1, 1);
-    for (int i = thread_index(); i < work.ratios; i += P::kThreads) {
-      const float ratio = power_of_two(static_cast<int>(exponents[i]) - most);
-      ratios()[i] = pack_half2(ratio, ratio);
-    }
-    sync_block();
-    return exponent_of(static_cast<uint32_t>(most));
-  }
   // The row's spectrum, seen by visit(i, tile), and if `back`, from there into scratch again. Returns the row's scale.
   template <class Visit>
   DNASM_DEVICE int run(const Scratch& x_rows, int64_t sequence, bool back_too, const Visit& visit) const {
@@ -58,10 +45,14 @@ struct InnerWorker {
     Quad chunks[4];
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) chunks[w] = *reinterpret_cast<const Quad*>(at + P::word_column(w) * 4);
-    const int exponent = find_ratios(x_rows, sequence);
+    // Columns of a block come under the scale of their row.
+    const uint32_t* exponents = x_rows.exponents + sequence * work.blocks;
+    const uint32_t most = row_maximum(exponents, work.blocks);
     DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) {
-      const uint32_t ratio = ratios()[(column + P::word_column(w)) >> work.ratio_shift];
+    for (int w = 0; w < 4 && work.scaled; ++w) {
+      const uint32_t e = exponents[(column + P::word_column(w)) >> work.scale_shift];
+      const float scale = power_of_two(static_cast<int>(e) - static_cast<int>(most));
+      const uint32_t ratio = pack_half2(scale, scale);
       DNASM_UNROLL
       for (int j = 0; j < 4; ++j) chunks[w].w[j] = mul_half2(chunks[w].w[j], ratio);
     }
@@ -78,11 +69,11 @@ struct InnerWorker {
     transform.sync_team();
     if constexpr (P::kR2 > 1) transform.template middle<false>(), transform.sync_team();
     transform.inner(back_too, visit);
-    if (!back_too) return exponent;
+    if (!back_too) return exponent_of(most);
     if constexpr (P::kR2 > 1) transform.sync_team(), transform.template middle<true>();
     transform.sync_team();
     last(at);
-    return exponent;
+    return exponent_of(most);
   }
 
   // Stage 1's adjoint, times the outer level's turns e(-n (s + 1/4 - R/4) / L).
@@ -163,10 +154,12 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) inner_backward_kernel(const Params p,
     });
     const int g_exponent = exponent_of(row_maximum(work.g.exponents + sequence * work.inner.blocks, work.inner.blocks));
     const float factor = power_of_two(g_exponent + x_exponent);
+    sync_block();  // x has been read
     me.run(work.g, sequence, true, [&](int i, Tile& g) {
       dk.accumulate(i, g, factor, first);
       me.template multiply_filter<true>(i, g);
     });
+    sync_block();  // and g
     first = false;
   }
   dk.finish();

@@ -1,18 +1,19 @@
 // The kernels of one plan and dtype: compile with -DDNASM_LENGTH=<plan length> -DDNASM_DTYPE=<Dtype>, and for the float32
-// route with -DDNASM_PRECISION=1 (plans up to 16384; that one serves all longer ones). 65536: all plans past one block.
+// route with -DDNASM_PRECISION=1 (plans up to 16384). 65536 serves all plans past one block, on either route.
 // -DDNASM_SHARED_KB=99 for devices with less shared memory than sm_90: 32768 is past one block there.
 #if !defined(DNASM_SHARED_KB)
 #define DNASM_SHARED_KB 227
 #endif
+#if !defined(DNASM_PRECISION)
+#define DNASM_PRECISION 0
+#endif
 #define DNASM_LONG (DNASM_LENGTH > (DNASM_SHARED_KB < 227 ? 16384 : 32768))
-#if DNASM_LONG
+#if DNASM_LONG && DNASM_PRECISION
+#include "precise_long.cuh"
+#elif DNASM_LONG
 #include "long.cuh"
 #else
 #include "schedule.cuh"
-#endif
-
-#if !defined(DNASM_PRECISION)
-#define DNASM_PRECISION 0
 #endif
 
 namespace dnasm {
@@ -21,7 +22,11 @@ namespace {
 constexpr int kChosen = DNASM_DTYPE;
 
 #if DNASM_PRECISION
-using Chosen = Precise<(DNASM_LENGTH < kWidest ? DNASM_LENGTH : kWidest)>;
+#if DNASM_LONG
+using Chosen = PreciseLong;
+#else
+using Chosen = Precise<DNASM_LENGTH>;
+#endif
 constexpr Kernels kernels = {Chosen::spectrum_bytes, Chosen::forward_bytes,          Chosen::backward_bytes,
                              Chosen::spectrum,       Chosen::forward<kChosen>, Chosen::backward<kChosen>};
 #elif DNASM_LONG

@@ -6,16 +6,14 @@ namespace {
 
 constexpr int64_t kSmallestPlan = 256;
 constexpr int kPlans = 9, kDtypes = 3;  // objects of plans of 256 << i; the last tensor-core one serves all longer plans
-constexpr int64_t kLongObject = kSmallestPlan << (kPlans - 1), kLongestFast = 1 << 24;
+constexpr int64_t kLongObject = kSmallestPlan << (kPlans - 1), kLongest = 1 << 24;
 constexpr int64_t kLongestPacked = 16384;  // in one block on every device
-// The float32 route: objects up to 16384 points, the last for all longer plans; 2^22 is where its angles stop being exact.
-constexpr int64_t kWidestObject = 16384, kLongestPrecise = 1 << 22;
+constexpr int64_t kWidestObject = 16384;  // of the float32 route in one block; what is longer goes to the long object
 
 Kernels* kernels_of(int64_t plan, int dtype, int precision) {
   static Kernels table[2][kPlans][kDtypes] = {};
   if (dtype < 0 || dtype >= kDtypes || precision < kFast || precision > kPrecise) return nullptr;
-  const int64_t last = precision == kPrecise ? kWidestObject : kLongObject;
-  if (plan > last) plan = last;
+  if (plan > kLongObject) plan = kLongObject;
   for (int i = 0; i < kPlans; ++i)
     if (kSmallestPlan << i == plan) return &table[precision][i][dtype];
   return nullptr;
@@ -55,9 +53,10 @@ bool has_kernels(int64_t plan, int dtype, int precision) {
 }
 
 int64_t plan_length(int64_t length, int precision) {
-  const int64_t longest = precision == kPrecise ? kLongestPrecise : kLongestFast;
-  for (int64_t plan = kSmallestPlan; plan <= longest; plan *= 2)
-    if (length <= plan) return plan;
+  for (int64_t plan = kSmallestPlan; plan <= kLongest; plan *= 2) {
+    const bool made = precision == kFast || plan <= kWidestObject || plan >= kLongObject;
+    if (length <= plan && made) return plan;
+  }
   return 0;
 }
 

@@ -8,12 +8,6 @@
 
 namespace dnasm {
 
-#if !defined(DNASM_RING_BYTES)
-#define DNASM_RING_BYTES (24 << 20)
-#endif
-
-constexpr int kWidestLevel = 256;  // rows of one outer level
-
 template <class P>
 DNASM_KERNEL(128, 1) long_table_kernel(const Params p, const Level level) {
   const int row = block_index() * 4 + thread_index() / 32, lane = thread_index() % 32, of_level = row - P::Rows::kRows;
@@ -24,6 +18,12 @@ DNASM_KERNEL(128, 1) long_table_kernel(const Params p, const Level level) {
   for (int w = 0; w < 4; ++w)
     quad.w[w] = pack_half2(level.entry_of(of_level, w, 0, lane).value(), level.entry_of(of_level, w, 1, lane).value());
   tables[row * 32 + lane] = quad;
+}
+
+// The shortest long plan has 16 rows.
+inline int64_t long_length(const Params& p) {
+  const int64_t length = plan_length(p.length, p.precision);
+  return length > 65536 ? length : 65536;
 }
 
 // Everything a launch needs to know of a long plan with inner transforms of plan P.
@@ -47,19 +47,15 @@ struct Long {
     int bits = 0;
     while (length >> bits > 1) ++bits;
     spectrum_top = 11 - (bits + 1) / 2;  // no product of two spectra passes fp16's largest number
-    channels_at_once = at_most(p.channels, 8 * length);
+    channels_at_once = ring_share(p.channels, 8 * length);
     bounds_at = static_cast<size_t>(layout.table_bytes + layout.exponent_bytes + p.channels * layout.channel_bytes);
     staging_at = round_up(bounds_at + static_cast<size_t>(channels_at_once) * 4 * staging(nullptr).blocks());
     spectrum_size = staging_at + static_cast<size_t>(channels_at_once * 8 * length);
-    group = at_most(p.batch * p.channels, 4 * length);
+    group = ring_share(p.batch * p.channels, 4 * length);
   }
   static int64_t length_of(const Params& p) {  // the outer level has at least 16 rows
     const int64_t plan = plan_length(p.length, kFast);
     return plan < 16 * P::kLength ? 16 * P::kLength : plan;
-  }
-  static int64_t at_most(int64_t count, int64_t bytes_each) {
-    const int64_t fit = (DNASM_RING_BYTES) / bytes_each;
-    return fit < 1 ? 1 : fit < count ? fit : count;
   }
   FilterStaging<P> staging(const Params* p) const {
     FilterStaging<P> work{order(), 0, nullptr, nullptr, spectrum_top};
@@ -76,7 +72,7 @@ struct Long {
     return {of, tables + P::Rows::kFirst * 32, tables + P::Rows::kRows * 32, 0, scratch};
   }
   InnerWork inner(const Scratch& x) const {
-    return {layout, level, rows(), first.blocks(), two ? 0 : first.blocks(), two ? 31 : first.tile_shift + 4, 0, x};
+    return {layout, level, rows(), first.blocks(), !two, first.tile_shift + 4, 0, x};
   }
   // The second level's pass over a group in scratch, one way or the other, where there is one.
   const char* middle(const Params& p, const Scratch& scratch, int64_t sequences, bool back) const {
@@ -101,7 +97,7 @@ struct Long {
   static size_t forward_bytes(const Params& p) { return Long(p).scratch_bytes(); }
 
   static const char* spectrum(const Params& p) {
-    using W = Wide<P::kLength>;
+    using W = PlanWide<P>;
     const Long plan(p);
     const int rows = P::Rows::kRows + plan.level.table_rows();
     if (const char* text = launch(long_table_kernel<P>, {(rows + 3) / 4, 128, 0, p.stream}, p, plan.level)) return text;
@@ -149,7 +145,7 @@ struct Long {
     int chunks;               // blocks that share a row of a channel's sequences
     size_t g_at, partial_at, skip_at, bytes;
     BackwardPlan(const Params& p, Long& plan) {
-      plan.group = at_most(p.batch * p.channels, 4 * plan.length);
+      plan.group = ring_share(p.batch * p.channels, 4 * plan.length);
       batch = plan.group < p.batch ? plan.group : p.batch;
       channels = plan.group / batch;
       plan.group = channels * batch;
@@ -200,7 +196,7 @@ struct Long {
       const int64_t skip_partials = p.batch * plan.first.blocks();
       const GradientWork work{plan.order(), channel, back.chunks, partial, plan.gradient_scale(),
                               skip_sums, static_cast<int>(skip_partials)};
-      using W = Wide<P::kLength>;
+      using W = PlanWide<P>;
       const LaunchShape rows{channels * plan.rows(), W::kThreads, W::kSharedBytes, p.stream};
       const LaunchShape columns{channels * plan.staging(nullptr).blocks(), WideColumns::kThreads, WideColumns::kSharedBytes,
                                 p.stream};

@@ -218,26 +218,35 @@ struct OuterWorker {
     }
   }
   // The way back to last(x, i), unit i's operand for stage 1's adjoint: now column 2 g of a chunk is the unit's slot g.
-  template <class Last>
-  DNASM_DEVICE void inverse(const Last& last) const {
+  // prepare(i) comes before units i and i + 1, in time to start their loads.
+  template <class Prepare, class Last>
+  DNASM_DEVICE void inverse(const Prepare& prepare, const Last& last) const {
+    const bool one_stage = work.level.second == 1;
     DNASM_UNROLL
     for (int i = 0; i < OuterPlan::kUnits; i += 2) {
-      const int rows = work.level.second == 1 ? 0 : 16 * group(i);
+      const int rows = one_stage ? 0 : 16 * group(i);
       Quad chunks[4];
       DNASM_UNROLL
-      for (int w = 0; w < 4; ++w)
-        chunks[w] = *reinterpret_cast<const Quad*>(scratch(rows + 2 * q() + w % 2 + w / 2 * 8, tile(i) * 16 + chunk(g())));
+      for (int w = 0; w < 4; ++w) {
+        const char* from = scratch(rows + 2 * q() + w % 2 + w / 2 * 8, tile(i) * 16 + chunk(g()));
+        chunks[w] = *reinterpret_cast<const Quad*>(from);
+      }
+      if (one_stage) prepare(i);
       DNASM_UNROLL
       for (int k = 0; k < 2; ++k) {
         const Tile x = join_rows(chunks, k);
-        if (work.level.second == 1) last(x, i + k);
+        if (one_stage) last(x, i + k);
         else store(product<true>(matrix(work.second, 6 * group(i) + 3), x).rounded(), rows, 1, tile(i) + k);
       }
     }
-    if (work.level.second == 1) return;
+    if (one_stage) return;
+    prepare(0);
     sync_block();
     DNASM_UNROLL
-    for (int i = 0; i < OuterPlan::kUnits; ++i) last(load(group(i), work.level.second, tile(i)), i);
+    for (int i = 0; i < OuterPlan::kUnits; ++i) {
+      if (i == 2) prepare(2);
+      last(load(group(i), work.level.second, tile(i)), i);
+    }
   }
 };
 
@@ -248,6 +257,11 @@ DNASM_DEVICE uint32_t row_maximum(const uint32_t* exponents, int count) {
   return warp_max(most);
 }
 DNASM_DEVICE int exponent_of(uint32_t most) { return static_cast<int>(most) - 127 - kTop; }
+
+// By value: a choice of addresses would put parameters into local memory.
+DNASM_DEVICE Rows either(bool first, const Rows& a, const Rows& b) {
+  return {first ? a.data : b.data, first ? a.stride_b : b.stride_b, first ? a.stride_d : b.stride_d};
+}
 
 // Rows of one sequence of a tensor, from `column` on.
 template <int kDtype, bool kFull>
@@ -286,7 +300,7 @@ outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, co
   const Level& level = work.level;
   const bool gated = kGated && gate.data;
   const auto a = tensor_row<kDtype, kFull>(p, tensor, work.sequence + me.sequence, me.column + chunk(me.g()));
-  const auto b = tensor_row<kDtype, kFull>(p, kGated ? gate : tensor, work.sequence + me.sequence, me.column + chunk(me.g()));
+  const auto b = tensor_row<kDtype, kFull>(p, either(gated, gate, tensor), work.sequence + me.sequence, me.column + chunk(me.g()));
   Four<kDtype> fours[4], factors[4];
   Operand<OuterPlan> x;
   gather_row(x, reinterpret_cast<uint32_t*>(dynamic_shared() + level.maxima_at()), 0, [&](int unit, float(&v)[8]) {
@@ -295,13 +309,13 @@ outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, co
     for (int w = 0; w < 4 && half == 0; ++w) {
       const int row = (2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(unit), n = row * level.columns + me.tile(unit) * 16;
       fours[w] = load_four(a, n);
-      if (gated) factors[w] = load_four(b, n);
+      if (kGated) factors[w] = load_four(b, n);  // without a gate x itself, unused: no branch keeps loads apart
     }
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) {
       const auto pair = fours[w].pair[half], factor = factors[w].pair[half];
-      v[sum_index(w, 0)] = gated ? E::low(pair) * E::low(factor) : E::low(pair);
-      v[sum_index(w, 1)] = gated ? E::high(pair) * E::high(factor) : E::high(pair);
+      v[sum_index(w, 0)] = E::low(pair) * (gated ? E::low(factor) : 1.0f);
+      v[sum_index(w, 1)] = E::high(pair) * (gated ? E::high(factor) : 1.0f);
     }
   });
   if (thread_index() == 0) work.scratch.exponents[me.sequence * level.blocks() + me.block] = x.most[0];
@@ -327,12 +341,20 @@ outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, co
   }
 }
 
-// The way back to a tensor's elements, real: emit(n, sums) of four elements from n + the lane's own column on.
-template <class Emit>
-DNASM_DEVICE void outer_inverse(const OuterWork& work, const Emit& emit) {
+// The way back to a tensor's elements, real: emit(i, h, n, sums) of four elements from n + the lane's own column on, of unit
+// i, row h. prepare(i, h, n) comes before, for two units at a time.
+template <class Prepare, class Emit>
+DNASM_DEVICE void outer_inverse(const OuterWork& work, const Prepare& prepare, const Emit& emit) {
   const OuterWorker me(work);
+  const auto place = [&](int i, int h) {
+    return ((me.g() + 8 * h) * work.level.second + me.group(i)) * work.level.columns + me.tile(i) * 16;
+  };
+  const auto prepare_two = [&](int i) {
+    DNASM_UNROLL
+    for (int k = 0; k < 4; ++k) prepare(i + k / 2, k % 2, place(i + k / 2, k % 2));
+  };
   const Quad re = me.back_table(2), im = me.back_table(3);
-  me.inverse([&](const Tile& x, int i) {
+  me.inverse(prepare_two, [&](const Tile& x, int i) {
     float c[2][4] = {};
     DNASM_UNROLL
     for (int nt = 0; nt < 2; ++nt) {
@@ -341,9 +363,8 @@ DNASM_DEVICE void outer_inverse(const OuterWork& work, const Emit& emit) {
     }
     DNASM_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const int row = (me.g() + 8 * h) * work.level.second + me.group(i);
       const float v[4] = {c[0][2 * h], c[1][2 * h], c[0][2 * h + 1], c[1][2 * h + 1]};
-      emit(row * work.level.columns + me.tile(i) * 16, v);
+      emit(i, h, place(i, h), v);
     }
   });
 }
@@ -388,7 +409,7 @@ DNASM_KERNEL(kThreads, 2) middle_inverse_kernel(const MiddleWork work) {
   const DftMatrix first = work.first_matrix(me.back_table(2), me.back_table(3));
   const uint32_t turn = 0u - work.above.turn(static_cast<int>(me.sequence % work.above.radix));
   const Complex step = turn_by(turn, 1);
-  me.inverse([&](const Tile& x, int i) {
+  me.inverse([](int) {}, [&](const Tile& x, int i) {
     const Sums sums = product<true>(first, x);
     const int t = me.tile(i), column = t * 16 + me.q() * 4;
     DNASM_UNROLL

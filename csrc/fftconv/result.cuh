@@ -46,19 +46,26 @@ struct Lane {
   static DNASM_DEVICE int block_column(const ResultWork& work) {
     return block_index() % work.outer.level.blocks() * work.outer.level.block_columns();
   }
-  DNASM_DEVICE Numbers operator[](int n) const { return Numbers::of<kDtype>(load_four(row, n)); }
+  DNASM_DEVICE Four<kDtype> operator[](int n) const { return load_four(row, n); }
   DNASM_DEVICE void put(int n, const Numbers& x) const { store_four(row, n, x.rounded<kDtype>()); }
 };
 
-// finish(n, v): the finished sums of four elements.
-template <class Finish>
-DNASM_DEVICE void results(const Params& p, const ResultWork& work, const Finish& finish) {
+// What a lane reads of kTensors tensors for two units: [unit % 2][row h].
+template <int kDtype, int kTensors>
+struct Prepared {
+  Four<kDtype> of[kTensors][2][2];
+  DNASM_DEVICE Numbers operator()(int tensor, int i, int h) const { return Numbers::of<kDtype>(of[tensor][i % 2][h]); }
+};
+
+// finish(i, h, n, v): the finished sums of four elements; prepare(i, h, n) comes before.
+template <class Prepare, class Finish>
+DNASM_DEVICE void results(const Params& p, const ResultWork& work, const Prepare& prepare, const Finish& finish) {
   const int blocks = work.outer.level.blocks(), here = block_index() / blocks;
   const uint32_t most = row_maximum(work.outer.scratch.exponents + static_cast<int64_t>(here) * blocks, blocks);
-  const int64_t channel = (work.outer.sequence + here) / p.batch;
+  const int64_t channel = static_cast<uint32_t>(work.outer.sequence + here) / static_cast<uint32_t>(p.batch);
   const float factor = power_of_two(exponent_of(most) + work.layout.exponents(p)[channel]) * work.gain;
-  outer_inverse(work.outer, [&](int n, const float(&s)[4]) {
-    finish(n, Numbers{{s[0] * factor, s[1] * factor, s[2] * factor, s[3] * factor}});
+  outer_inverse(work.outer, prepare, [&](int i, int h, int n, const float(&s)[4]) {
+    finish(i, h, n, Numbers{{s[0] * factor, s[1] * factor, s[2] * factor, s[3] * factor}});
   });
 }
 
@@ -72,16 +79,27 @@ DNASM_KERNEL(OuterPlan::kThreads, 2)
 output_kernel(const Params p, const ResultWork work, const Rows other, const Rows out) {
   const bool in_gated = kGated && p.in_gate.data, multiplied = kGated && other.data;
   using L = Lane<kDtype, kFull>;
-  const L u(p, work, p.u), in(p, work, kGated ? p.in_gate : p.u), factor(p, work, kGated ? other : p.u), to(p, work, out);
+  // A tensor that is not there is read as u, and unused: no branch keeps loads apart.
+  const L u(p, work, p.u), in(p, work, either(in_gated, p.in_gate, p.u)), factor(p, work, either(multiplied, other, p.u)), to(p, work, out);
   const float skip = skip_of(p, work);
-  results(p, work, [&](int n, Numbers v) {
-    if (p.skip) {
-      Numbers x = u[n];
-      if (in_gated) x = x * in[n];
-      v = v + x * skip;
-    }
-    to.put(n, multiplied ? v * factor[n] : v);
-  });
+  Prepared<kDtype, kGated ? 3 : 1> read;
+  results(
+      p, work,
+      [&](int i, int h, int n) {
+        read.of[0][i % 2][h] = u[n];
+        if constexpr (kGated) read.of[1][i % 2][h] = in[n], read.of[2][i % 2][h] = factor[n];
+      },
+      [&](int i, int h, int n, Numbers v) {
+        Numbers x = read(0, i, h) * skip;
+        if constexpr (kGated) {
+          if (in_gated) x = x * read(1, i, h);
+          v = v + x;
+          if (multiplied) v = v * read(2, i, h);
+        } else {
+          v = v + x;
+        }
+        to.put(n, v);
+      });
 }
 
 // From dx = corr(g) + skip g: du, the input gate's gradient, and sums for dskip.
@@ -89,24 +107,35 @@ template <int kDtype, bool kFull, bool kGated>
 DNASM_KERNEL(OuterPlan::kThreads, 2) input_gradient_kernel(const Params p, const ResultWork work) {
   const bool in_gated = kGated && p.in_gate.data, out_gated = kGated && p.out_gate.data;
   using L = Lane<kDtype, kFull>;
-  const L u(p, work, p.u), in(p, work, kGated ? p.in_gate : p.u), dy(p, work, p.dy), du(p, work, p.du);
-  const L out(p, work, kGated ? p.out_gate : p.u), din(p, work, kGated ? p.din_gate : p.u);
+  const L u(p, work, p.u), in(p, work, either(in_gated, p.in_gate, p.u)), dy(p, work, p.dy), du(p, work, p.du);
+  const L out(p, work, either(out_gated, p.out_gate, p.u)), din(p, work, kGated ? p.din_gate : p.u);
   const float skip = skip_of(p, work);
   float skip_sum = 0;
-  results(p, work, [&](int n, Numbers v) {
-    Numbers g = dy[n];
-    if (out_gated) g = g * out[n];
-    v = v + g * skip;
-    const Numbers x = u[n];
-    g = g * x;
-    if (in_gated) {
-      const Numbers gate = in[n];
-      if (p.din_gate.data) din.put(n, v * x);
-      v = v * gate, g = g * gate;
-    }
-    skip_sum += g.v[0] + g.v[1] + g.v[2] + g.v[3];
-    if (p.du.data) du.put(n, v);
-  });
+  Prepared<kDtype, kGated ? 4 : 2> read;
+  results(
+      p, work,
+      [&](int i, int h, int n) {
+        read.of[0][i % 2][h] = u[n], read.of[1][i % 2][h] = dy[n];
+        if constexpr (kGated) read.of[2][i % 2][h] = in[n], read.of[3][i % 2][h] = out[n];
+      },
+      [&](int i, int h, int n, Numbers v) {
+        const Numbers x = read(0, i, h);
+        Numbers g = read(1, i, h);
+        if constexpr (kGated) {
+          if (out_gated) g = g * read(3, i, h);
+        }
+        v = v + g * skip;
+        g = g * x;
+        if constexpr (kGated) {
+          if (in_gated) {
+            const Numbers gate = read(2, i, h);
+            if (p.din_gate.data) din.put(n, v * x);
+            v = v * gate, g = g * gate;
+          }
+        }
+        skip_sum += g.v[0] + g.v[1] + g.v[2] + g.v[3];
+        if (p.du.data) du.put(n, v);
+      });
   float* scratch = reinterpret_cast<float*>(dynamic_shared() + work.outer.level.maxima_at());
   skip_sum = block_sum<OuterPlan::kThreads>(skip_sum, scratch);
   const int blocks = work.outer.level.blocks();

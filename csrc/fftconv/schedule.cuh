@@ -117,51 +117,41 @@ const char* launch_backward(const Params& p) {
   return launch(filter_gradient_kernel<P>, last, p, partial);
 }
 
-// The float32 route, for plans of kN points and, at kWidest, for all longer ones.
+// The float32 route in one block.
 template <int kN>
 struct Precise {
   using W = Wide<kN>;
-  static int splits(const Params& p) { return static_cast<int>(plan_length(p.length, kPrecise) / kN); }
-  // Blocks keep spectra and rows of their own: no more of them than fill a device.
+  // Blocks keep spectra of their own: no more of them than fill a device.
   static PreciseWork make_work(const Params& p) {
     PreciseWork work{};
     const int64_t wanted = (528 + p.channels - 1) / p.channels;
-    work.splits = splits(p), work.chunks = static_cast<int>(wanted < p.batch ? wanted : p.batch);
+    work.chunks = static_cast<int>(wanted < p.batch ? wanted : p.batch);
     return work;
   }
-  static size_t rows_bytes(const Params& p, const PreciseWork& work) {
-    return work.splits > 1 ? round_up(static_cast<size_t>(p.channels * work.chunks) * work.splits * kN * 8) : 0;
-  }
-  static size_t spectrum_bytes(const Params& p) { return static_cast<size_t>(p.channels) * splits(p) * kN * 8; }
-  static size_t forward_bytes(const Params& p) { return rows_bytes(p, make_work(p)); }
+  static size_t spectrum_bytes(const Params& p) { return static_cast<size_t>(p.channels) * kN * 8; }
+  static size_t forward_bytes(const Params&) { return 0; }
   static size_t backward_bytes(const Params& p) {
-    const PreciseWork work = make_work(p);
-    const size_t blocks = static_cast<size_t>(p.channels * work.chunks);
-    return rows_bytes(p, work) + blocks * kN * 8 * (1 + static_cast<size_t>(work.splits)) + blocks * 4;
+    return static_cast<size_t>(p.channels * make_work(p).chunks) * (16 * kN + 4);
   }
   static LaunchShape shape(const Params& p, int64_t blocks) { return {blocks, W::kThreads, W::kSharedBytes, p.stream}; }
 
-  static const char* spectrum(const Params& p) {
-    return launch(precise_spectrum_kernel<kN>, shape(p, p.channels * splits(p)), p, splits(p));
-  }
+  static const char* spectrum(const Params& p) { return launch(precise_spectrum_kernel<kN>, shape(p, p.channels), p); }
   template <int kDtype>
   static const char* forward(const Params& p) {
-    PreciseWork work = make_work(p);
-    work.rows = static_cast<float*>(p.scratch);
+    const PreciseWork work = make_work(p);
     return launch(precise_forward_kernel<kN, kDtype>, shape(p, p.channels * work.chunks), p, work);
   }
   template <int kDtype>
   static const char* backward(const Params& p) {
     PreciseWork work = make_work(p);
     const int64_t blocks = p.channels * work.chunks;
-    work.rows = static_cast<float*>(p.scratch);
-    work.saved = reinterpret_cast<Complex*>(static_cast<char*>(p.scratch) + rows_bytes(p, work));
+    work.saved = static_cast<Complex*>(p.scratch);
     work.sums = work.saved + blocks * kN;
-    work.skip_sums = reinterpret_cast<float*>(work.sums + blocks * kN * work.splits);
+    work.skip_sums = reinterpret_cast<float*>(work.sums + blocks * kN);
     if (const char* text = launch(precise_backward_kernel<kN, kDtype>, shape(p, blocks), p, work)) return text;
     if (!p.dk && !p.dskip) return nullptr;
     const PartialSums sums{&work.sums->re, work.skip_sums, work.chunks, work.chunks};
-    return launch(precise_gradient_kernel<kN>, shape(p, p.channels), p, sums, work.splits);
+    return launch(precise_gradient_kernel<kN>, shape(p, p.channels), p, sums);
   }
 };
 

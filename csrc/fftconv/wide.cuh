@@ -88,12 +88,6 @@ struct Wide {
     return m;
   }
 
-  static DNASM_DEVICE int place(int m) {  // and the position of m
-    int i = 0;
-    for (int size = kN; size > 1; size /= radix(size)) i += m % radix(size) * (size / radix(size)), m /= radix(size);
-    return i;
-  }
-
   template <int kSize, bool kInverse>  // the stage on blocks of kSize points
   DNASM_DEVICE void stage() const {
     constexpr int kR = radix(kSize), kStride = kSize / kR;

@@ -1,4 +1,4 @@
-// Plans of several blocks in float32: a right-angle transform of all outer rows down each column, then a plain transform of
+// Plans of several blocks in float32: a right-angle transform of all outer rows down each column, then one of
 // every row. For filters, their gradients and the float32 route.
 #pragma once
 
@@ -22,12 +22,22 @@ struct RowOrder {
     return undigit(s % wide, wide) * deep + undigit(s / wide, deep);
   }
   DNASM_SHARED_CODE int columns() const { return static_cast<int>(length / rows); }
-  // e(n (s + 1/4) / L)
-  DNASM_DEVICE Complex turn(int64_t n, int s) const {
-    const int64_t quarters = n * (4 * s + 1) & (4 * length - 1);
-    return cos_sin_pi(static_cast<float>(quarters) / static_cast<float>(2 * length));
+  // e(quarters / (4 L))
+  DNASM_DEVICE Complex turn(int64_t quarters) const {
+    return cos_sin_pi(static_cast<float>(quarters & (4 * length - 1)) / static_cast<float>(2 * length));
   }
 };
+
+constexpr int kWidestLevel = 256;  // rows of one outer level
+
+#if !defined(DNASM_RING_BYTES)
+#define DNASM_RING_BYTES (96 << 20)
+#endif
+// How many of `count` things of so many bytes a launch works on, in scratch that the next one uses again.
+inline int64_t ring_share(int64_t count, int64_t bytes_each) {
+  const int64_t fit = (DNASM_RING_BYTES) / bytes_each;
+  return fit < 1 ? 1 : fit < count ? fit : count;
+}
 
 // All rows of 4096 / rows columns. A thread has sixteen rows of one column, rows / 16 apart: the first stage's butterfly on
 // the way there and the last one's on the way back, and sixteen rows of the result, whose frequencies follow each other.
@@ -60,9 +70,10 @@ struct ColumnThread {
   DNASM_DEVICE void twiddles(Complex (&w)[16]) const {
     powers(cos_sin_pi(2.0f * static_cast<float>(row) / static_cast<float>(rows)), w);
   }
+  // e(column (s + 1/4 - rows/4) / L), as in Level
   DNASM_DEVICE void turns(Complex (&w)[16]) const {
-    powers(order.turn(4 * static_cast<int64_t>(column), 0), w);  // e(column / L)
-    const Complex first = order.turn(column, frequency);
+    powers(order.turn(4ll * column), w);
+    const Complex first = order.turn(static_cast<int64_t>(column) * (4 * frequency + 1 - rows));
     DNASM_UNROLL
     for (int k = 0; k < 16; ++k) w[k] = w[k] * first;
   }
@@ -136,7 +147,7 @@ struct FilterStaging {
 };
 
 template <class P>
-DNASM_KERNEL(WideColumns::kThreads, 1) filter_columns_kernel(const Params p, const FilterStaging<P> work) {
+DNASM_KERNEL(WideColumns::kThreads, 2) filter_columns_kernel(const Params p, const FilterStaging<P> work) {
   const int block = block_index() % work.blocks(), here = block_index() / work.blocks();
   const int channel = static_cast<int>(work.channel) + here;
   const FilterTaps taps(p, channel, static_cast<int>(work.order.length));
@@ -146,46 +157,38 @@ DNASM_KERNEL(WideColumns::kThreads, 1) filter_columns_kernel(const Params p, con
     bound += fabsf(z.re) + fabsf(z.im);
     return z;
   });
+  if (!work.bounds) return;
   sync_block();
   bound = block_sum<WideColumns::kThreads>(bound, reinterpret_cast<float*>(dynamic_shared()));
   if (thread_index() == 0) work.bounds[here * work.blocks() + block] = bound;
 }
 
-// Where half h of word w of fragment i, of 32 lanes by all tiles of plan P, stands among a row's points.
-template <class P>
-DNASM_DEVICE int tile_place(int i, int word, int h) {
-  const int g = i % 32 / 4, q = i % 4;
-  return Wide<P::kLength>::place(P::frequency(i / 32, g + 8 * (word % 2), 2 * q + h + 8 * (word / 2)));
-}
-
 // Rows to spectra in the order of plan P.
 template <class P>
-DNASM_KERNEL(Wide<P::kLength>::kThreads, 1)
+DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm)
 filter_rows_kernel(const Params p, const FilterStaging<P> work, const SpectrumLayout layout) {
-  using W = Wide<P::kLength>;
+  using W = PlanWide<P>;
   const W wide(1);
   const int rows = work.order.rows, here = block_index() / rows, row = block_index() % rows;
   const int64_t channel = work.channel + here;
+  const Complex* from = work.rows + here * work.order.length + static_cast<int64_t>(row) * W::kN;
+  wide.forward(0, [&](int n) { return from[n]; });
   float bound = 0;
   for (int i = thread_index(); i < work.blocks(); i += W::kThreads) bound += work.bounds[here * work.blocks() + i];
   bound = block_sum<W::kThreads>(bound, wide.scratch);
   const int exponent = static_cast<int>(float_bits(bound) >> 23 & 255) - 127 - work.spectrum_top;
   const float scale = power_of_two(-exponent);
   if (row == 0 && thread_index() == 0) layout.exponents(p)[channel] = exponent;
-  const Complex* from = work.rows + here * work.order.length + static_cast<int64_t>(row) * W::kN;
-  for (int i = thread_index(); i < W::kN; i += W::kThreads) wide.at(i) = from[i];
-  sync_block();
-  wide.forward_stages();
   Quad* out = reinterpret_cast<Quad*>(layout.channel(p, channel)) + static_cast<int64_t>(row) * (W::kN / 4);
-  for (int i = thread_index(); i < W::kN / 8; i += W::kThreads) {
+  wide.each_quad(0, [&](int at, const auto& point) {
     Quad re, im;
     DNASM_UNROLL
-    for (int word = 0; word < 4; ++word) {
-      const Complex a = wide.at(tile_place<P>(i, word, 0)), b = wide.at(tile_place<P>(i, word, 1));
-      re.w[word] = pack_half2(a.re * scale, b.re * scale), im.w[word] = pack_half2(a.im * scale, b.im * scale);
+    for (int w = 0; w < 4; ++w) {
+      const Complex a = point(w, 0) * Complex{scale, 0}, b = point(w, 1) * Complex{scale, 0};
+      re.w[w] = pack_half2(a.re, b.re), im.w[w] = pack_half2(a.im, b.im);
     }
-    out[i / 32 * 64 + i % 32] = re, out[i / 32 * 64 + 32 + i % 32] = im;
-  }
+    out[at] = re, out[at + 32] = im;
+  });
 }
 
 // The filter's gradient from its spectrum's partial sums, see FilterGradient.
@@ -201,28 +204,27 @@ struct GradientWork {
 
 // Rows back to columns, in place of a channel's first partial sum.
 template <class P>
-DNASM_KERNEL(Wide<P::kLength>::kThreads, 1) gradient_rows_kernel(const GradientWork work) {
-  using W = Wide<P::kLength>;
+DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) gradient_rows_kernel(const GradientWork work) {
+  using W = PlanWide<P>;
   const W wide(1);
   const int row = block_index() % work.order.rows, here = block_index() / work.order.rows;
-  float* sums = work.partial + static_cast<int64_t>(here) * work.chunks * 2 * work.order.length + static_cast<int64_t>(row) * 2 * W::kN;
-  for (int i = thread_index(); i < W::kN / 8; i += W::kThreads) {
+  float* sums = work.partial + (static_cast<int64_t>(here) * work.chunks * work.order.length + static_cast<int64_t>(row) * W::kN) * 2;
+  wide.each_quad(0, [&](int at, const auto& point) {
     float sum[16] = {};
-    const Quad* from = reinterpret_cast<const Quad*>(sums) + i / 32 * 128 + i % 32;
+    const Quad* from = reinterpret_cast<const Quad*>(sums) + at / 64 * 128 + at % 32;
     for (int k = 0; k < work.chunks; ++k, from += work.order.length / 2) {
       DNASM_UNROLL
       for (int j = 0; j < 16; ++j) sum[j] += bits_float(from[j / 4 * 32].w[j % 4]);
     }
     DNASM_UNROLL
-    for (int j = 0; j < 8; ++j) wide.at(tile_place<P>(i, j / 2, j % 2)) = Complex{sum[j], sum[8 + j]} * Complex{work.scale, 0};
-  }
+    for (int j = 0; j < 8; ++j) point(j / 2, j % 2) = Complex{sum[j], sum[8 + j]} * Complex{work.scale, 0};
+  });
   sync_block();
-  wide.inverse_stages();
-  for (int i = thread_index(); i < W::kN; i += W::kThreads) reinterpret_cast<Complex*>(sums)[i] = wide.at(i);
+  wide.inverse(0, [&](int n, Complex z) { reinterpret_cast<Complex*>(sums)[n] = z; });
 }
 
 template <class P>
-DNASM_KERNEL(WideColumns::kThreads, 1) gradient_columns_kernel(const Params p, const GradientWork work) {
+DNASM_KERNEL(WideColumns::kThreads, 2) gradient_columns_kernel(const Params p, const GradientWork work) {
   const int blocks = work.order.columns() / (WideColumns::kN / work.order.rows);
   const int block = block_index() % blocks, here = block_index() / blocks, channel = static_cast<int>(work.channel) + here;
   if (p.dskip && block == 0) {

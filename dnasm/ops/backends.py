@@ -13,9 +13,8 @@ from dnasm.errors import BackendUnavailable
 from dnasm.ops import cpu, cuda, reference, rightangle
 from dnasm.ops.operands import BACKENDS, GRADIENTS, Operands
 
-CUDA_LENGTH = 32768
-"""Longest signal that one block of threads transforms. Past it the kernels took 1.5 times as long as torch's FFT at
-65,536 positions and 20 times at 1,048,576 (H200, docs/benchmarks/gpu.md)."""
+CUDA_LENGTH = 1 << 24
+"""Longest sequence that the CUDA kernels transform."""
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -98,8 +97,8 @@ def choose(op: Operands, name: str) -> str:
             return "reference"
         if device == "cuda" and cuda.longest(op) > CUDA_LENGTH and not cuda.direct(op):
             say_once(
-                f"fftconv runs its definition (torch's FFT) past {CUDA_LENGTH:,} positions on a GPU: faster there than "
-                "the kernels so far; backend='cuda' takes those, and a fraction of the memory"
+                f"fftconv runs its definition (torch's FFT) past {CUDA_LENGTH:,} positions on a GPU: "
+                "the kernels' longest transform"
             )
             return "reference"
         return device

@@ -38,7 +38,7 @@ bool run(uint64_t seed) {
   const OuterWork of_x{level, tables + P::Rows::kFirst * 32, tables + P::Rows::kRows * 32, 0, x};
   OuterWork of_g = of_x;
   of_g.scratch = g;
-  const InnerWork inner{layout, level, 1, 1, 1, 12, 0, x};
+  const InnerWork inner{layout, level, 1, 1, true, 12, 0, x};
   float* partial = reinterpret_cast<float*>(room(16 * P::kLength));
   float* skip_sums = reinterpret_cast<float*>(room(64));
   const InnerBackWork back{inner, g, kBatch, 1, partial, false};

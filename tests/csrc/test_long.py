@@ -136,7 +136,7 @@ WRONG = {
     "a row's frequency is wrong": Fault("outer.cuh", "(row >> second_shift) + 16 * (row & (second - 1))", "row"),
     "the outer twiddle keeps its sign": Fault("inner.cuh", "back = 0u - w.level.turn", "back = w.level.turn"),
     "a lost conjugate": Fault("inner.cuh", "multiply_filter<true>(i, g)", "multiply_filter<false>(i, g)"),
-    "columns keep scales of their own": Fault("inner.cuh", "static_cast<int>(exponents[i]) - most)", "0)"),
+    "columns keep scales of their own": Fault("inner.cuh", "static_cast<int>(e) - static_cast<int>(most))", "0)"),
     "a group forgets the one before": Fault("long.cuh", "partial, b == 0}", "partial, true}"),
     "another channel's filter": Fault("inner.cuh", "(work.sequence + sequence) / p.batch", "0"),
 }
@@ -145,7 +145,7 @@ RACES = {
         "outer.cuh", "    sync_block();\n    DNASM_UNROLL_ONCE\n", "    DNASM_UNROLL_ONCE\n"
     ),
     "the way back does not wait": Fault("outer.cuh", "    sync_block();\n    DNASM_UNROLL\n", "    DNASM_UNROLL\n"),
-    "scales are used before they are known": Fault("inner.cuh", "    sync_block();\n    return exp", "    return exp"),
+    "the second transform does not wait": Fault("inner.cuh", "    sync_block();  // x has been read\n", ""),
     "the inner stages do not wait": Fault("inner.cuh", "    transform.sync_team();\n    last(at);", "    last(at);"),
 }
 

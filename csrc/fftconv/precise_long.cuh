@@ -1,0 +1,248 @@
+// The float32 route past one block: columns of all outer rows, each row's convolution, columns back; the rows stand in scratch.
+#pragma once
+
+#include "precise.cuh"
+#include "schedule.cuh"
+#include "wide_outer.cuh"
+
+namespace dnasm {
+
+constexpr int kPreciseRow = 4096;
+using PreciseWide = Wide<kPreciseRow, 256>;
+
+struct PreciseLongWork {
+  RowOrder order;
+  int64_t sequence;  // the first one of this launch, numbered channel by channel
+  Complex *x, *g;    // [sequence of this launch][L]
+  int batch, chunks;  // backward: sequences of a channel in this launch, and blocks that share them
+  Complex* partial;   // [channel][chunk][L]: sums of G conj X
+  bool first;         // the channel's first launch
+  float* skip_sums;   // [sequence of the tensor][block of columns]
+
+  DNASM_SHARED_CODE int blocks() const { return order.columns() / (WideColumns::kN / order.rows); }
+  DNASM_DEVICE int64_t here() const { return block_index() / blocks(); }
+};
+
+// One sequence of the tensors.
+template <int kDtype>
+struct PreciseSequence {
+  const Params& p;
+  Segment at;
+  int64_t channel;
+  DNASM_DEVICE PreciseSequence(const Params& params, int64_t sequence)
+      : p(params), at{sequence % params.batch, 0, static_cast<int>(params.length)}, channel(sequence / params.batch) {}
+  DNASM_DEVICE float number(const Rows& rows, int n) const { return load_element<kDtype>(rows, at, channel, n); }
+  DNASM_DEVICE float product(const Rows& rows, const Rows& gate, int n) const {
+    return gate.data ? number(rows, n) * number(gate, n) : number(rows, n);
+  }
+  DNASM_DEVICE void put(const Rows& rows, int n, float x) const { store_element<kDtype>(rows, at, channel, n, x); }
+  DNASM_DEVICE float skip() const { return p.skip ? p.skip[channel] : 0.0f; }
+};
+
+template <int kDtype>
+DNASM_KERNEL(WideColumns::kThreads, 2)
+precise_columns_kernel(const Params p, const PreciseLongWork work, const Rows tensor, const Rows gate, Complex* to) {
+  const PreciseSequence<kDtype> sequence(p, work.sequence + work.here());
+  columns_forward(work.order, block_index() % work.blocks(), to + work.here() * work.order.length, [&](int n) {
+    return Complex{n < p.length ? sequence.product(tensor, gate, n) : 0.0f, 0};
+  });
+}
+
+// A row of the spectrum, as its points stand.
+DNASM_DEVICE const Complex* filter_row(const Params& p, const RowOrder& order, int64_t channel, int row) {
+  return static_cast<const Complex*>(p.spectrum) + channel * order.length + static_cast<int64_t>(row) * kPreciseRow;
+}
+template <bool kConjugate>
+DNASM_DEVICE void convolve_row(const PreciseWide& wide, const Complex* filter, Complex* row) {
+  for (int i = thread_index(); i < kPreciseRow; i += PreciseWide::kThreads)
+    wide.at(i) = wide.at(i) * (kConjugate ? conjugate(filter[i]) : filter[i]);
+  sync_block();
+  wide.inverse(0, [&](int n, Complex z) { row[n] = z; });
+}
+
+template <int kThreads>
+DNASM_KERNEL(kThreads, 2) precise_rows_kernel(const Params p, const PreciseLongWork work) {
+  const PreciseWide wide(1);
+  const int64_t here = block_index() / work.order.rows;
+  Complex* row = work.x + static_cast<int64_t>(block_index()) * kPreciseRow;
+  wide.forward(0, [&](int n) { return row[n]; });
+  convolve_row<false>(wide, filter_row(p, work.order, (work.sequence + here) / p.batch, block_index() % work.order.rows), row);
+}
+
+// out = other (conv(x) + skip x)
+template <int kDtype>
+DNASM_KERNEL(WideColumns::kThreads, 2)
+precise_output_kernel(const Params p, const PreciseLongWork work, const Rows other, const Rows out) {
+  const PreciseSequence<kDtype> sequence(p, work.sequence + work.here());
+  const float skip = sequence.skip();
+  columns_inverse(work.order, block_index() % work.blocks(), work.x + work.here() * work.order.length, [&](int n, Complex z) {
+    if (n >= p.length) return;
+    const float y = skip == 0 ? z.re : z.re + skip * sequence.product(p.u, p.in_gate, n);
+    sequence.put(out, n, other.data ? y * sequence.number(other, n) : y);
+  });
+}
+
+template <int kThreads>
+DNASM_KERNEL(kThreads, 2) precise_rows_backward_kernel(const Params p, const PreciseLongWork work) {
+  constexpr int kOwn = kPreciseRow / kThreads;
+  const PreciseWide wide(1);
+  const int row = block_index() % work.order.rows, chunk = block_index() / work.order.rows % work.chunks;
+  const int channel = block_index() / work.order.rows / work.chunks;  // of this launch
+  const Complex* filter = filter_row(p, work.order, work.sequence / p.batch + channel, row);
+  Complex* sums = work.partial + static_cast<int64_t>(block_index()) * kPreciseRow;
+  bool first = work.first;
+  for (int b = chunk; b < work.batch; b += work.chunks) {
+    const int64_t at = (static_cast<int64_t>(channel) * work.batch + b) * work.order.length + static_cast<int64_t>(row) * kPreciseRow;
+    Complex *x = work.x + at, *g = work.g + at, saved[kOwn];
+    wide.forward(0, [&](int n) { return x[n]; });
+    DNASM_UNROLL
+    for (int k = 0; k < kOwn; ++k) saved[k] = wide.at(static_cast<int>(thread_index()) + k * kThreads);
+    if (p.dout_gate.data) convolve_row<false>(wide, filter, x);
+    sync_block();
+    wide.forward(0, [&](int n) { return g[n]; });
+    DNASM_UNROLL
+    for (int k = 0; k < kOwn; ++k) {
+      const int i = static_cast<int>(thread_index()) + k * kThreads;
+      const Complex term = wide.at(i) * conjugate(saved[k]);
+      sums[i] = first ? term : sums[i] + term;
+    }
+    convolve_row<true>(wide, filter, g);
+    first = false;
+  }
+}
+
+template <int kDtype>
+DNASM_KERNEL(WideColumns::kThreads, 2) precise_input_gradient_kernel(const Params p, const PreciseLongWork work) {
+  const PreciseSequence<kDtype> sequence(p, work.sequence + work.here());
+  const float skip = sequence.skip();
+  float skip_sum = 0;
+  columns_inverse(work.order, block_index() % work.blocks(), work.g + work.here() * work.order.length, [&](int n, Complex z) {
+    if (n >= p.length) return;
+    const float g = sequence.product(p.dy, p.out_gate, n), u = sequence.number(p.u, n), dx = z.re + skip * g;
+    const float gate = p.in_gate.data ? sequence.number(p.in_gate, n) : 1.0f;
+    skip_sum += g * u * gate;
+    if (p.din_gate.data) sequence.put(p.din_gate, n, dx * u);
+    if (p.du.data) sequence.put(p.du, n, dx * gate);
+  });
+  sync_block();
+  skip_sum = block_sum<WideColumns::kThreads>(skip_sum, reinterpret_cast<float*>(dynamic_shared()));
+  if (thread_index() == 0) work.skip_sums[work.sequence * work.blocks() + block_index()] = skip_sum;
+}
+
+// The filter's columns become its spectrum, in place and divided by L; the sums' rows become columns, the first chunk's.
+template <int kThreads>
+DNASM_KERNEL(kThreads, 2) precise_filter_rows_kernel(Complex* spectrum, const int64_t length) {
+  const PreciseWide wide(1);
+  Complex* row = spectrum + static_cast<int64_t>(block_index()) * kPreciseRow;
+  wide.forward(0, [&](int n) { return row[n]; });
+  const float scale = 1.0f / static_cast<float>(length);
+  for (int i = thread_index(); i < kPreciseRow; i += kThreads) row[i] = wide.at(i) * Complex{scale, 0};
+}
+template <int kThreads>
+DNASM_KERNEL(kThreads, 2) precise_gradient_rows_kernel(const GradientWork work) {
+  const PreciseWide wide(1);
+  const int row = block_index() % work.order.rows, here = block_index() / work.order.rows;
+  Complex* sums = reinterpret_cast<Complex*>(work.partial) + here * work.chunks * work.order.length +
+                  static_cast<int64_t>(row) * kPreciseRow;
+  for (int i = thread_index(); i < kPreciseRow; i += kThreads) {
+    Complex sum{0, 0};
+    for (int k = 0; k < work.chunks; ++k) sum = sum + sums[k * work.order.length + i];
+    wide.at(i) = sum * Complex{work.scale, 0};
+  }
+  sync_block();
+  wide.inverse(0, [&](int n, Complex z) { sums[n] = z; });
+}
+
+struct PreciseLong {
+  RowOrder order;
+  int64_t group;          // sequences of a launch
+  int64_t channels;       // and of backward: whole channels, or part of one channel's batch
+  PreciseLongWork work{};
+
+  PreciseLong(const Params& p, bool back) {
+    const int64_t length = plan_length(p.length, kPrecise);
+    const int rows = static_cast<int>(length / kPreciseRow);
+    order = {rows, rows > kWidestLevel ? rows / 16 : 1, length};
+    work.order = order;
+    group = ring_share(p.batch * p.channels, 8 * length);
+    if (!back) return;
+    work.batch = static_cast<int>(group < p.batch ? group : p.batch);
+    channels = group / work.batch, group = channels * work.batch;
+    const int64_t wanted = (528 + channels * rows - 1) / (channels * rows);
+    work.chunks = static_cast<int>(wanted < work.batch ? wanted : work.batch);
+  }
+  size_t scratch_at(int which) const { return static_cast<size_t>(which * group * 8 * order.length); }
+  size_t skip_at() const { return scratch_at(2) + static_cast<size_t>(channels * work.chunks * 8 * order.length); }
+  LaunchShape columns(const Params& p, int64_t n) const {
+    return {n * work.blocks(), WideColumns::kThreads, WideColumns::kSharedBytes, p.stream};
+  }
+  LaunchShape rows(const Params& p, int64_t n) const {
+    return {n * order.rows, PreciseWide::kThreads, PreciseWide::kSharedBytes, p.stream};
+  }
+  static size_t spectrum_bytes(const Params& p) {
+    return static_cast<size_t>(p.channels * 8 * plan_length(p.length, kPrecise));
+  }
+  static size_t forward_bytes(const Params& p) { return PreciseLong(p, false).scratch_at(1); }
+  static size_t backward_bytes(const Params& p) {
+    const PreciseLong plan(p, true);
+    return plan.skip_at() + static_cast<size_t>(p.batch * p.channels * plan.work.blocks()) * 4;
+  }
+
+  static const char* spectrum(const Params& p) {
+    const PreciseLong plan(p, false);
+    const FilterStaging<PreciseLong> staging{plan.order, 0, nullptr, static_cast<Complex*>(p.spectrum), 0};
+    const char* text = launch(filter_columns_kernel<PreciseLong>, plan.columns(p, p.channels), p, staging);
+    return text ? text : launch(precise_filter_rows_kernel<PreciseWide::kThreads>, plan.rows(p, p.channels), staging.rows,
+                                int64_t{plan.order.length});
+  }
+  template <int kDtype>
+  static const char* forward(const Params& p) {
+    PreciseLong plan(p, false);
+    PreciseLongWork& work = plan.work;
+    work.x = static_cast<Complex*>(p.scratch);
+    const int64_t sequences = p.batch * p.channels;
+    for (; work.sequence < sequences; work.sequence += plan.group) {
+      const int64_t left = sequences - work.sequence, now = left < plan.group ? left : plan.group;
+      const char* text = launch(precise_columns_kernel<kDtype>, plan.columns(p, now), p, work, p.u, p.in_gate, work.x);
+      if (!text) text = launch(precise_rows_kernel<PreciseWide::kThreads>, plan.rows(p, now), p, work);
+      if (!text) text = launch(precise_output_kernel<kDtype>, plan.columns(p, now), p, work, p.out_gate, p.y);
+      if (text) return text;
+    }
+    return nullptr;
+  }
+  template <int kDtype>
+  static const char* backward(const Params& p) {
+    PreciseLong plan(p, true);
+    PreciseLongWork work = plan.work;
+    char* scratch = static_cast<char*>(p.scratch);
+    work.x = reinterpret_cast<Complex*>(scratch), work.g = reinterpret_cast<Complex*>(scratch + plan.scratch_at(1));
+    work.partial = reinterpret_cast<Complex*>(scratch + plan.scratch_at(2));
+    work.skip_sums = reinterpret_cast<float*>(scratch + plan.skip_at());
+    for (int64_t channel = 0; channel < p.channels; channel += plan.channels) {
+      const int64_t left = p.channels - channel, channels = left < plan.channels ? left : plan.channels;
+      for (int64_t b = 0; b < p.batch; b += plan.work.batch) {
+        work.sequence = channel * p.batch + b, work.first = b == 0;
+        work.batch = static_cast<int>(p.batch - b < plan.work.batch ? p.batch - b : plan.work.batch);
+        const LaunchShape columns = plan.columns(p, channels * work.batch);
+        const char* text = launch(precise_columns_kernel<kDtype>, columns, p, work, p.u, p.in_gate, work.x);
+        if (!text) text = launch(precise_columns_kernel<kDtype>, columns, p, work, p.dy, p.out_gate, work.g);
+        if (!text)
+          text = launch(precise_rows_backward_kernel<PreciseWide::kThreads>, plan.rows(p, channels * work.chunks), p, work);
+        if (!text && p.dout_gate.data) text = launch(precise_output_kernel<kDtype>, columns, p, work, p.dy, p.dout_gate);
+        if (!text) text = launch(precise_input_gradient_kernel<kDtype>, columns, p, work);
+        if (text) return text;
+      }
+      if (!p.dk && !p.dskip) continue;
+      const GradientWork gradient{plan.order, channel, work.chunks, reinterpret_cast<float*>(work.partial),
+                                  1.0f / static_cast<float>(plan.order.length), work.skip_sums,
+                                  static_cast<int>(p.batch * work.blocks())};
+      const char* text = nullptr;
+      if (p.dk) text = launch(precise_gradient_rows_kernel<PreciseWide::kThreads>, plan.rows(p, channels), gradient);
+      if (!text) text = launch(gradient_columns_kernel<PreciseLong>, plan.columns(p, channels), p, gradient);
+      if (text) return text;
+    }
+    return nullptr;
+  }
+};
+
+}  // namespace dnasm
