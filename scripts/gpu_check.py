@@ -24,7 +24,8 @@ sys.path.insert(0, str(ROOT))
 from tests.csrc.kernels import Kernels, Params, make_params, set_rows  # noqa: E402
 from tests.csrc.toolchain import CSRC, compile_object, instance_flags, link_library, resources  # noqa: E402
 
-LENGTHS = [256 << i for i in range(8)]
+LENGTHS = [*(256 << i for i in range(8)), 65536, 1 << 20]
+LONG = 65536  # the objects of this length serve all longer ones
 TENSORS = ("u", "in_gate", "out_gate")
 FAST, FLOAT32 = 0, 1
 
@@ -38,8 +39,9 @@ def build(args: argparse.Namespace) -> None:
     cache = args.out.parent / "objects"
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in args.arch]
     nvcc = ["nvcc", "-std=c++17", "-O3", "-Xcompiler", "-fPIC", "-Xptxas", "-v", *targets]
-    wanted = [(n, dtype, FAST) for n in args.lengths for dtype in args.dtypes]
-    wanted += [(n, "float32", FLOAT32) for n in args.lengths if n <= 16384]
+    plans = sorted({min(n, LONG) for n in args.lengths})
+    wanted = [(n, dtype, FAST) for n in plans for dtype in args.dtypes]
+    wanted += [(n, "float32", FLOAT32) for n in sorted({n if n <= 16384 else LONG for n in plans})]
     jobs = [(nvcc, CSRC / "fftconv/launch.cu"), (nvcc, ROOT / "tests/csrc/c_api.cpp")]
     jobs += [([*nvcc, *instance_flags(*instance)], CSRC / "fftconv/instance.cu") for instance in wanted]
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -157,9 +159,10 @@ def time_all(args: argparse.Namespace) -> None:
     del a, b
     routes = [(getattr(torch, args.dtypes[0]), FAST)] + ([(torch.float32, FLOAT32)] if args.float32 else [])
     for length, gated, (dtype, precision) in product(args.lengths, (False, True), routes):
-        batch = max(1, args.elements // (args.channels * length))
-        elements = batch * args.channels * length
-        t = inputs(batch, args.channels, length, length, dtype, gated)
+        channels = min(args.channels, max(1, args.elements // (4 * length)))  # at least four sequences of each
+        batch = max(1, args.elements // (channels * length))
+        elements = batch * channels * length
+        t = inputs(batch, channels, length, length, dtype, gated)
         ms = time_case(kernels, t, precision)
         if args.rfft:
             few = max(1, batch // 8)
