@@ -1,9 +1,11 @@
 """Every shell and Python block of README and docs/ runs, page by page in an empty folder from the installed package."""
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,31 @@ def test_page_runs(page: Path, installed: Installation, stand_in: Path, tmp_path
     outcome = installed.run(script, tmp_path)
     shutil.rmtree(tmp_path, ignore_errors=True)
     assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
+
+
+NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
+
+
+def _cells() -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(installed: Installation, stand_in: Path, tmp_path: Path) -> None:
+    code = "\n".join("".join(cell["source"]) for cell in _cells())
+    outcome = installed.run(f"cp -r '{stand_in}' run\npython - <<'CELLS'\n{code}\nCELLS\n", tmp_path)
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    assert "ln_f" in outcome.stdout
+
+
+def test_the_notebook_is_executed() -> None:
+    cells = _cells()
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert all(output["output_type"] != "error" for cell in cells for output in cell["outputs"])
+    assert all(cell["outputs"] for cell in cells)
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"])
+    assert NOTEBOOK.stat().st_size < 300_000
+    assert not re.search(r"/(home|tmp|root|work)/", NOTEBOOK.read_text())
 
 
 def test_pictures_and_links_of_a_page_exist() -> None:

@@ -1,12 +1,10 @@
 """Every single change of a sequence or region: the function, and the command that calls it."""
 
 import sys
-from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import nn
 
 from dnasm.config import MutagenesisConfig
@@ -14,10 +12,11 @@ from dnasm.errors import ConfigError
 from dnasm.genome import Genome, Interval
 from dnasm.models.checkpoint import load
 from dnasm.ops import set_backend
-from dnasm.report.mutation_map import HeatMap, LetterTrack, mutation_figure, save_figure
+from dnasm.report.mutation_map import save_figure
 from dnasm.tasks.contig_names import ContigNames
 from dnasm.tasks.forward_batches import BatchSize, encode_all
 from dnasm.tasks.measured_effects import agreements, read_measured
+from dnasm.tasks.mutagenesis_picture import picture
 from dnasm.tasks.mutagenesis_table import Mutagenesis, require_table_format
 from dnasm.tasks.mutagenesis_windows import Mutagenizer
 from dnasm.tasks.new_file import STANDARD_OUTPUT, check_new_file, new_file, refuse_same_file
@@ -125,11 +124,11 @@ def _check_outputs(config: MutagenesisConfig) -> tuple[str, list[Path]]:
     if config.picture is not None:
         named = config.picture.lower().endswith(_PICTURES)
         pictures = [config.picture] if named else [f"{config.picture}{end}" for end in _PICTURES]
-    for picture in pictures:
-        check_new_file(picture, _PICTURES, force=config.force)
+    for name in pictures:
+        check_new_file(name, _PICTURES, force=config.force)
     for out in (config.out, *pictures):
         refuse_same_file(out, config.genome, *([] if config.measured is None else [config.measured]))
-    return suffix, [Path(picture) for picture in pictures]
+    return suffix, [Path(name) for name in pictures]
 
 
 def _make(config: MutagenesisConfig, dtype: str) -> Mutagenizer:
@@ -175,16 +174,3 @@ def _write(result: Mutagenesis, suffix: str, pictures: list[Path], config: Mutag
 def _say(text: str, config: MutagenesisConfig) -> None:
     if not config.quiet:
         print(f"dnasm mutagenesis: {text}", file=sys.stderr)
-
-
-def picture(result: Mutagenesis) -> AbstractContextManager[Figure]:
-    """Draw a result; a context manager that yields the matplotlib figure."""
-    tracks = [LetterTrack("mean effect\n(nats)", result.importance)]
-    if np.isfinite(result.gradient).any():
-        tracks.append(LetterTrack("gradient\nx input", result.gradient_importance))
-    maps = [HeatMap("change\n(nats)", result.changes)]
-    if result.measured is not None:
-        maps.append(HeatMap("measured", result.measured))
-    end = result.start + len(result)
-    title = f"{result.contig or 'sequence'}:{result.start + 1:,}-{end:,}"
-    return mutation_figure(result.sequence, result.start, tracks, maps, title)

@@ -38,6 +38,12 @@ class Mutagenesis:
     def __len__(self) -> int:
         return len(self.sequence)
 
+    def _repr_png_(self) -> bytes:
+        """Show the heat map and the logos where a notebook prints the object."""
+        from dnasm.tasks.mutagenesis_picture import png  # it draws what is defined here
+
+        return png(self)
+
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.array(self.llr, dtype=dtype, copy=copy)
 
