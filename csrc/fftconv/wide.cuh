@@ -131,28 +131,37 @@ struct Wide {
     }
   }
 
+  // A thread's columns of the first stage, kThreads apart, each from the one before: few sines and cosines.
+  struct Columns {
+    Complex root, turn, root_step, turn_step;  // e(j / kN), e(j (s + 1/4) / L)
+    DNASM_DEVICE Columns(const Wide& wide, int s)
+        : root(column_root<kN>(thread_index())), turn(wide.turn(thread_index(), s)),
+          root_step(column_root<kN>(kThreads)), turn_step(wide.turn(kThreads, s)) {}
+    DNASM_DEVICE void next() { root = root * root_step, turn = turn * turn_step; }
+  };
+
   // Frequencies s + splits m' of load(n), n < L, unnormalised; what is loaded goes through the first stage on its way.
   template <class Load>
   DNASM_DEVICE void forward(int s, const Load& load) const {
     constexpr int kR = radix(kN), kStride = kN / kR;
-    const Complex step = turn(kStride, s);
-    for (int j = thread_index(); j < kStride; j += kThreads) {
-      Complex v[kR], w[kR];
+    const Complex step = turn(kStride, s), fold_step = turn(kN, s);
+    Columns column(*this, s);
+    for (int j = thread_index(); j < kStride; j += kThreads, column.next()) {
+      Complex v[kR], w[kR], fold = fold_step;
       DNASM_UNROLL
       for (int m = 0; m < kR; ++m) v[m] = load(j + m * kStride);
       for (int n1 = 1; n1 < splits; ++n1) {
-        const Complex fold = turn(n1 * kN, s);
         DNASM_UNROLL
         for (int m = 0; m < kR; ++m) v[m] = v[m] + load(j + m * kStride + n1 * kN) * fold;
+        fold = fold * fold_step;
       }
       powers(step, w);
       DNASM_UNROLL
       for (int m = 1; m < kR; ++m) v[m] = v[m] * w[m];
       small_dft<kR, false>(v);
-      powers(column_root<kN>(j), w);
-      const Complex first = turn(j, s);
+      powers(column.root, w);
       DNASM_UNROLL
-      for (int m = 0; m < kR; ++m) at(j + m * kStride) = v[m] * w[m] * first;
+      for (int m = 0; m < kR; ++m) at(j + m * kStride) = v[m] * w[m] * column.turn;
     }
     sync_block();
     forward_stages<kStride>();
@@ -162,21 +171,21 @@ struct Wide {
   DNASM_DEVICE void inverse(int s, const Emit& emit) const {
     constexpr int kR = radix(kN), kStride = kN / kR;
     inverse_stages<kStride>();
-    const Complex step = turn(kStride, s);
-    for (int j = thread_index(); j < kStride; j += kThreads) {
-      Complex v[kR], w[kR];
-      powers(column_root<kN>(j), w);
-      const Complex first = turn(j, s);
+    const Complex step = turn(kStride, s), fold_step = conjugate(turn(kN, s));
+    Columns column(*this, s);
+    for (int j = thread_index(); j < kStride; j += kThreads, column.next()) {
+      Complex v[kR], w[kR], fold{1, 0};
+      powers(column.root, w);
       DNASM_UNROLL
-      for (int m = 0; m < kR; ++m) v[m] = at(j + m * kStride) * conjugate(w[m] * first);
+      for (int m = 0; m < kR; ++m) v[m] = at(j + m * kStride) * conjugate(w[m] * column.turn);
       small_dft<kR, true>(v);
       powers(step, w);
       DNASM_UNROLL
       for (int m = 1; m < kR; ++m) v[m] = v[m] * conjugate(w[m]);
       for (int n1 = 0; n1 < splits; ++n1) {
-        const Complex fold = n1 ? conjugate(turn(n1 * kN, s)) : Complex{1, 0};
         DNASM_UNROLL
         for (int m = 0; m < kR; ++m) emit(j + m * kStride + n1 * kN, v[m] * fold);
+        fold = fold * fold_step;
       }
     }
     sync_block();

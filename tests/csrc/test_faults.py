@@ -44,6 +44,12 @@ def test_no_bad_access_and_no_undefined_behaviour(objects: Path, length: int) ->
     assert done.returncode == 0, done.stderr[:3000]
 
 
+def test_fibres_switch_by_ucontext_too(objects: Path) -> None:
+    """As on CPUs for which there is no switch of our own."""
+    done = run(build(objects, 256, True, ("-DDNASM_UCONTEXT",)), 256, 8, 1, 1)
+    assert done.returncode == 0, done.stderr[:3000]
+
+
 @dataclass(frozen=True)
 class Fault:
     file: str
