@@ -164,7 +164,8 @@ def _note_run(op: Operands, chosen: str, body: str, direction: str) -> None:
         plans = cpu.groups(op)
         plan, work = max(plans), cpu.work(op, plans)
     elif body == "native":
-        plan, work = cuda.plan_length(op), cuda.work(op)
+        back = direction == "backward"
+        plan, work = cuda.plan_length(op, back=back), cuda.work(op, back=back)
     note(Call(chosen, body, direction, work, plan))
 
 

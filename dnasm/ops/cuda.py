@@ -17,9 +17,9 @@ from dnasm.ops import build, reference
 from dnasm.ops.operands import GRADIENTS, Operands
 
 FAST, FLOAT32, DIRECT = 0, 1, 2
-DIRECT_TAPS = 128
-"""Most taps, of both sides together, that a product without a transform is the faster for (H200,
-docs/fftconv-notes.md)."""
+DIRECT_TAPS = {False: ((8192, 512), (4096, 256), (512, 128)), True: ((32769, 512), (32768, 256), (8192, 128))}
+"""From which length on how many taps, of both sides together, are multiplied out faster than transformed, for the
+convolution and for its gradient (H200, docs/fftconv-notes.md)."""
 ONE_BLOCK = 16384
 """Longest sequence that can share a launch with others of its row."""
 SIGNAL_GRADIENTS = ("u", "in_gate", "out_gate")
@@ -47,10 +47,26 @@ def _precision(op: Operands, length: int) -> int:
 
 
 def direct(op: Operands) -> bool:
-    """Whether the filter is so short that its taps are multiplied out, at any length."""
-    taps = min(op.taps, op.u.shape[-1]) * (1 + op.bidirectional)
+    """Whether the filter is so short that its taps are multiplied out."""
     wanted = op.cu_seqlens is None and op.precision is None and op.u.dtype in (torch.bfloat16, torch.float16)
-    return wanted and taps <= DIRECT_TAPS and not short_unavailable(op.u.dtype, op.u.device.index)
+    few = wanted and _taps(op.u, op.k) <= _most_taps(op.u.shape[-1], back=False)
+    return few and not short_unavailable(op.u.dtype, op.u.device.index)
+
+
+def _taps(u: Tensor, k: Tensor) -> int:
+    return min(k.shape[-1], u.shape[-1]) * (k.dim() - 1)
+
+
+def _most_taps(length: int, *, back: bool) -> int:
+    return next((taps for least, taps in DIRECT_TAPS[back] if length >= least), 0)
+
+
+def way_back(u: Tensor, k: Tensor, precision: int) -> int:
+    """Precision of the gradient of a call that ran at `precision`: a transform pays from fewer taps on there."""
+    if precision != DIRECT or _taps(u, k) <= _most_taps(u.shape[-1], back=True):
+        return precision
+    other = FAST if plan(u.shape[-1], FAST) else FLOAT32
+    return DIRECT if _load(u.shape[-1], u.dtype, other, u.device.index) else other
 
 
 def precision_of(op: Operands) -> int:
@@ -144,9 +160,10 @@ def _self_test(plan: int, dtype: torch.dtype, precision: int, device: int) -> No
     assert error < 0.02, f"the convolution of length {plan} is off by {error:.2g}"
 
 
-def plan_length(op: Operands) -> int:
-    """Length of the longest transform of a call that the kernels can take."""
-    return plan(longest(op), precision_of(op))
+def plan_length(op: Operands, *, back: bool = False) -> int:
+    """Length of the longest transform of a call that the kernels can take, or of its gradient."""
+    precision = precision_of(op)
+    return plan(longest(op), way_back(op.u, op.k, precision) if back else precision)
 
 
 def spectrum(k: Tensor, length: int) -> Tensor | None:
@@ -158,15 +175,13 @@ def spectrum(k: Tensor, length: int) -> Tensor | None:
 
 
 def _forward(op: Operands) -> Tensor:
-    return torch.ops.dnasm_cuda.convolve(op.u, op.k, op.in_gate, op.out_gate, op.skip, op.values, precision_of(op))[0]
+    number = precision_of(op)
+    return torch.ops.dnasm_cuda.convolve(op.u, op.k, op.in_gate, op.out_gate, op.skip, op.values, number)[0]
 
 
 def _backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor | None]:
-    return list(
-        torch.ops.dnasm_cuda.gradients(
-            dy, op.u, op.k, op.in_gate, op.out_gate, op.skip, op.values, precision_of(op), bits(needs)
-        )
-    )
+    inputs = op.u, op.k, op.in_gate, op.out_gate, op.skip, op.values
+    return list(torch.ops.dnasm_cuda.gradients(dy, *inputs, way_back(op.u, op.k, precision_of(op)), bits(needs)))
 
 
 def bits(needs: tuple[bool, ...]) -> int:
@@ -182,10 +197,10 @@ def _lengths(op: Operands) -> list[int]:
     return [group.longest for group in groups] + [at.stop - at.start for at in alone]
 
 
-def work(op: Operands) -> int:
+def work(op: Operands, *, back: bool = False) -> int:
     """Elements that one transform of all rows takes, padding included."""
     if op.cu_seqlens is None:
-        samples = plan_length(op) or op.u.shape[-1]
+        samples = plan_length(op, back=back) or op.u.shape[-1]
     else:
         groups, alone = _split(op)
         samples = sum(group.starts.numel() * plan(group.longest, group.precision) for group in groups)

@@ -80,6 +80,7 @@ class _Convolution(torch.autograd.Function):
             grads = registration.fftconv_backward(dy, *tensors, *rest)
             grads = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
         else:
+            number = cuda.way_back(tensors[0], tensors[1], number)
             if backends.recording():
                 _note(tensors[0], number, "backward")
             grads = torch.ops.dnasm_cuda.gradients(dy, *tensors, values, number, cuda.bits(needs))

@@ -39,12 +39,30 @@ def test_auto(device: str, length: int, dtype: torch.dtype, chosen: str) -> None
 
 def test_few_taps_need_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "short_unavailable", lambda dtype, device: "")
-    few = _operands("cuda", 1 << 20, k=(cuda.DIRECT_TAPS,))
+    monkeypatch.setattr(cuda, "plan", lambda length, precision: 0 if precision == cuda.DIRECT else length)
+    monkeypatch.setattr(cuda, "_load", lambda length, dtype, precision, device: "")
+    few = _operands("cuda", 1 << 30, k=(512,))
     assert backends.choose(few, "auto") == "cuda"
     assert cuda.precision_of(few) == cuda.DIRECT
     assert not cuda.direct(replace(few, precision="float32"))
-    assert not cuda.direct(_operands("cuda", 1 << 20, k=(cuda.DIRECT_TAPS + 1,)))
-    assert not cuda.direct(_operands("cuda", 1 << 20, k=(2, cuda.DIRECT_TAPS)))
+    assert not cuda.direct(_operands("cuda", 1 << 30, k=(513,)))
+    assert not cuda.direct(_operands("cuda", 1 << 30, k=(2, 512)))
+
+
+def test_a_gradient_transforms_from_fewer_taps_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "short_unavailable", lambda dtype, device: "")
+    monkeypatch.setattr(cuda, "plan", lambda length, precision: length)
+    monkeypatch.setattr(cuda, "_load", lambda length, dtype, precision, device: "")
+
+    def ways(length: int, taps: int) -> tuple[int, int]:
+        op = _operands("cuda", length, k=(taps,))
+        return cuda.precision_of(op), cuda.way_back(op.u, op.k, cuda.precision_of(op))
+
+    assert ways(8192, 512) == ways(4096, 128) == ways(32768, 257) == (cuda.DIRECT, cuda.FAST)
+    assert ways(8192, 128) == ways(32768, 256) == ways(1 << 20, 512) == (cuda.DIRECT, cuda.DIRECT)
+    assert ways(8192, 513) == ways(4096, 257) == ways(511, 3) == (cuda.FAST, cuda.FAST)
+    monkeypatch.setattr(cuda, "_load", lambda length, dtype, precision, device: "no compiler")
+    assert ways(8192, 512) == (cuda.DIRECT, cuda.DIRECT)
 
 
 def test_a_named_backend_is_never_exchanged() -> None:
