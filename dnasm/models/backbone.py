@@ -201,8 +201,12 @@ class LanguageModel(nn.Module):
         return DecodingState([mixer.start(batch, capacity) for mixer in mixers], capacity)
 
     @torch.no_grad()
-    def extend(self, tokens: Integer[Tensor, "b c"], state: DecodingState) -> Float[Tensor, "b c v"]:
+    def extend(
+        self, tokens: Integer[Tensor, "b c"], state: DecodingState, *, only_last: bool = False
+    ) -> Float[Tensor, "b n v"]:
         """Return the logits of the next tokens, as `forward` over everything so far would, and update the state.
+
+        With `only_last` those of the last token alone: over a text's vocabulary the others are most of a prompt's cost.
 
         One token costs the same at any position with H3, grows with the position in attention, and n of them cost
         O(n log^2 n) with Hyena. Several at once cost about what `forward` costs.
@@ -210,7 +214,8 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: If they do not fit the state.
         """
-        return self._head(self.backbone.extend(tokens, state))
+        hidden = self.backbone.extend(tokens, state)
+        return self._head(hidden[:, -1:] if only_last else hidden)
 
 
 def build_model(config: ModelConfig) -> LanguageModel:

@@ -101,7 +101,7 @@ def sample(
     if not len(prompt):
         raise ConfigError("the prompt is empty; a model needs at least one token to go on from")
     state = model.start(1, len(prompt) + how.length - 1)  # the last token that is drawn need not be read
-    logits = model.extend(prompt[None], state)[:, -1]
+    logits = model.extend(prompt[None], state, only_last=True)[:, 0]
     for start in range(0, n, batch_size):
         numbers = range(first + start, first + min(n, start + batch_size))
         run = _Run(how, drawable(model.config), numbers, logits)
