@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dnasm.baselines.variants import PREDICTORS, Site
 from dnasm.errors import InputError
 from dnasm.genome import Genome, Interval
 from dnasm.genome.files import input_path, lines, open_bytes
@@ -144,8 +145,7 @@ def agreements(result: Mutagenesis) -> list[Agreement]:
     predictors = {
         "model": result.llr,
         "gradient x input": result.gradient_llr(),
-        "GC change": _gc_change(result.sequence),
-        "transition": _transition(result.sequence),
+        **_simple(result.sequence),
     }
     return [
         Agreement(
@@ -158,16 +158,13 @@ def agreements(result: Mutagenesis) -> list[Agreement]:
     ]
 
 
-_IS_GC = np.array([0.0, 1.0, 1.0, 0.0])
-_PARTNER = {"A": "G", "G": "A", "C": "T", "T": "C"}
-
-
-def _gc_change(sequence: str) -> Scores:
-    """1 where a substitution makes a G or C of an A or T, -1 where it takes one away."""
-    own = np.array([letter in "GC" for letter in sequence], dtype=np.float64)
-    return _IS_GC[None] - own[:, None]
-
-
-def _transition(sequence: str) -> Scores:
-    """1 where a substitution exchanges two purines or two pyrimidines."""
-    return np.array([[float(_PARTNER.get(letter) == base) for base in "ACGT"] for letter in sequence])
+def _simple(sequence: str) -> dict[str, Scores]:
+    """Simple predictors of every substitution: (l, 4) each, 0 at the base itself."""
+    found = {name: np.zeros((len(sequence), 4)) for name in PREDICTORS}
+    for place, ref in enumerate(sequence):
+        for column, alt in enumerate("ACGT"):
+            if ref in "ACGT" and alt != ref:
+                site = Site(sequence[max(0, place - 1) : place], ref, alt, sequence[place + 1 : place + 2])
+                for name, (function, _) in PREDICTORS.items():
+                    found[name][place, column] = function(site)
+    return found

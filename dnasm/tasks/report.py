@@ -18,7 +18,7 @@ from dnasm.report.plots import plot_loss, plot_position_loss
 from dnasm.tasks.baseline_table import ALL
 from dnasm.tasks.new_file import check_new_file, new_file, refuse_same_file
 from dnasm.tasks.report_inputs import Run, read_json, read_run, read_scores
-from dnasm.tasks.report_labels import label_block, read_labels
+from dnasm.tasks.report_labels import label_block, read_evaluation, read_labels
 from dnasm.tasks.report_logos import find_model
 from dnasm.tasks.report_scores import find_genome, score_block
 from dnasm.tasks.report_tracks import track_figures
@@ -64,10 +64,10 @@ def _scores(config: ReportConfig) -> tuple[ScoreBlock | None, LabelBlock | None,
     model, why_no_logo = find_model(config.scores, genome) if config.logos else (None, "")
     block = score_block(rows, Path(config.scores).name, genome, model)
     notes = [note for note in (why_none, why_no_logo) if note]
-    labels = None
+    labels = read_evaluation(config.scores)
     if config.labels is not None:
         truth = read_labels(config.labels, config.label_column, config.positive)
-        labels = label_block(rows, truth, Path(config.labels).name)
+        labels = label_block(rows, truth, Path(config.labels).name, genome)
     unscored = {status: count for status, count in block.counts.items() if status != "ok"}
     if unscored:
         listed = ", ".join(f"{count:,} {status}" for status, count in unscored.items())

@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dnasm.baselines.variants import PREDICTORS, Site
 from dnasm.errors import InputError
+from dnasm.genome import Genome
 from dnasm.genome.files import lines, open_bytes
 from dnasm.metrics import auroc_interval, average_precision_interval
 from dnasm.report.label_plots import plot_calibration, plot_precision, plot_roc
 from dnasm.report.page import FigureBlock, LabelBlock, PredictorRow
-from dnasm.tasks.contig_names import other_names
-from dnasm.tasks.report_inputs import Score
+from dnasm.tasks.contig_names import ContigNames, other_names
+from dnasm.tasks.report_inputs import Score, read_json
 
 Key = tuple[str, int, str, str]
+Numbers = npt.NDArray[np.float64]
 
 _FEWEST = 5  # of each class
 _NONE = ("", ".", "NA", "nan")
@@ -47,7 +50,9 @@ def read_labels(name: str, column: str, positive: Sequence[str]) -> dict[Key, bo
     return labels
 
 
-def label_block(scores: Sequence[Score], labels: Mapping[Key, bool], source: str) -> LabelBlock:
+def label_block(
+    scores: Sequence[Score], labels: Mapping[Key, bool], source: str, genome: Genome | None = None
+) -> LabelBlock:
     """Compare what scores and simple predictors make of labelled variants.
 
     Raises:
@@ -57,21 +62,44 @@ def label_block(scores: Sequence[Score], labels: Mapping[Key, bool], source: str
         (score, label) for score in scores if np.isfinite(score.llr) and (label := _find(score, labels)) is not None
     ]
     truth = np.array([label for _, label in found], dtype=bool)
+    llr = np.array([score.llr for score, _ in found], dtype=np.float64)
+    simple = simple_predictors([score for score, _ in found], genome)
+    return _block(source, truth, {"model, -llr": -llr} | simple)
+
+
+def read_evaluation(scores: str) -> LabelBlock | None:
+    """Read what `dnasm score --labels` left beside its table; None if it left nothing, or no values.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    path = Path(f"{scores}.evaluation.json")
+    if not path.is_file():
+        return None
+    held = read_json(path)
+    try:
+        columns = {name: np.array(column, dtype=np.float64) for name, column in dict(held.get("values", {})).items()}
+        truth = columns.pop("label", np.empty(0)) == 1
+        if not truth.size or not columns:
+            return None
+        return _block(str(held.get("labels", "label")), truth, columns)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: is no evaluation of dnasm score: {error}") from error
+
+
+def _block(source: str, truth: npt.NDArray[np.bool_], predictors: Mapping[str, Numbers]) -> LabelBlock:
+    """Lay out predictors, the model's first; high values speak for a positive."""
     if min(truth.sum(), (~truth).sum()) < _FEWEST:
         raise InputError(
             f"{source}: {int(truth.sum())} positives and {int((~truth).sum())} negatives have a score; "
             f"at least {_FEWEST} of each are needed. Are names of contigs and alleles the same in both files?"
         )
-    llr = np.array([score.llr for score, _ in found])
-    simple = simple_predictors([score for score, _ in found])
-    predictors = {"model, low score": -llr} | {name: values for name, values in simple.items() if np.ptp(values)}
-    drawn = dict(list(predictors.items())[:_DRAWN])
-    return LabelBlock(
-        source=source,
-        positives=int(truth.sum()),
-        negatives=int((~truth).sum()),
-        rows=[_row(name, truth, values) for name, values in predictors.items()],
-        figures=[
+    telling = {name: values for name, values in predictors.items() if _varies(values)}
+    whole = {name: values for name, values in telling.items() if np.isfinite(values).all()}
+    drawn = dict(list(whole.items())[:_DRAWN])
+    figures = []
+    if drawn:
+        figures = [
             FigureBlock("ROC", plot_roc(truth, drawn), "Shaded: where 95 % of the model's bootstrap curves lie."),
             FigureBlock(
                 "Precision and recall",
@@ -80,12 +108,18 @@ def label_block(scores: Sequence[Score], labels: Mapping[Key, bool], source: str
             ),
             FigureBlock(
                 "Calibration of the score",
-                plot_calibration(truth, llr),
+                plot_calibration(truth, -next(iter(drawn.values()))),
                 "Share of positives in each tenth of the scores, with 95 % intervals. A flat line says that the score "
                 "tells nothing about the label.",
             ),
-        ],
-    )
+        ]
+    rows = [_row(name, truth, values) for name, values in telling.items()]
+    return LabelBlock(source, int(truth.sum()), int((~truth).sum()), rows, figures)
+
+
+def _varies(values: Numbers) -> bool:
+    known = values[np.isfinite(values)]
+    return bool(known.size) and bool(known.min() < known.max())
 
 
 def _find(score: Score, labels: Mapping[Key, bool]) -> bool | None:
@@ -96,24 +130,36 @@ def _find(score: Score, labels: Mapping[Key, bool]) -> bool | None:
     return None
 
 
-def simple_predictors(scores: Sequence[Score]) -> dict[str, npt.NDArray[np.float64]]:
-    """What needs no model: high values speak for a positive."""
+def simple_predictors(scores: Sequence[Score], genome: Genome | None) -> dict[str, Numbers]:
+    """Compute what needs no model: high values speak for a positive, nan where a predictor has no opinion.
 
-    def gc(letters: str) -> int:
-        return sum(letter in "GC" for letter in letters.upper())
-
-    def transition(score: Score) -> bool:
-        return {score.ref.upper(), score.alt.upper()} in ({"A", "G"}, {"C", "T"})
-
+    Without a genome there are no neighbours, and no CpG that reaches beyond the alleles.
+    """
+    names = None if genome is None else ContigNames(genome, "report", quiet=True)
+    sites = [_site(score, genome, names) for score in scores]
     return {
-        "GC lost": np.array([float(gc(score.ref) - gc(score.alt)) for score in scores]),
-        "transversion": np.array([float(not transition(score)) for score in scores]),
-        "bases changed": np.array([float(max(len(score.ref), len(score.alt))) for score in scores]),
+        name: np.array([sign * function(site) for site in sites], dtype=np.float64)
+        for name, (function, sign) in PREDICTORS.items()
     }
 
 
-def _row(name: str, truth: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> PredictorRow:
-    area, precision = auroc_interval(truth, values), average_precision_interval(truth, values)
+def _site(score: Score, genome: Genome | None, names: ContigNames | None) -> Site:
+    ref, alt = score.ref.upper(), score.alt.upper()
+    contig = None if names is None else names.find(score.chrom)
+    if genome is None or contig is None:
+        return Site("", ref, alt, "")
+    start, end = score.pos - 1, score.pos - 1 + len(ref)
+    before, after = (
+        genome[contig, max(0, start - 1) : start],
+        genome[contig, end : min(end + 1, genome.contigs[contig])],
+    )
+    return Site(before.upper(), ref, alt, after.upper())
+
+
+def _row(name: str, truth: npt.NDArray[np.bool_], values: Numbers) -> PredictorRow:
+    known = np.isfinite(values)
+    area = auroc_interval(truth[known], values[known])
+    precision = average_precision_interval(truth[known], values[known])
     return PredictorRow(
         name,
         (area.value, area.low, area.high),

@@ -201,7 +201,7 @@ def test_scores_that_are_the_effects_correlate_with_them(model: LanguageModel, g
     result = mutagenesis(model, "c:101-130", genome, window=32)
     twice = dnasm.tasks.mutagenesis_table.Mutagenesis(**(vars(result) | {"measured": 2 * result.changes + 1}))
     by_name = {found.name: found for found in agreements(twice)}
-    assert list(by_name) == ["model", "gradient x input", "GC change", "transition"]
+    assert list(by_name) == ["model", "gradient x input", "GC change", "CpG change", "transversion"]
     assert by_name["model"].pearson.value == pytest.approx(1)
     assert by_name["model"].spearman.low == pytest.approx(1)
     assert by_name["model"].pearson.count == 90
@@ -270,7 +270,7 @@ def test_the_command_writes_what_the_function_returns(
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "o.svg").read_text()
     record = json.loads((tmp_path / "o.tsv.run.json").read_text())
-    assert len(record["counts"]["measured"]) == 4
+    assert len(record["counts"]["measured"]) == 5
     assert cli.main([*command, "--region", "c:101-130", "--out", str(tmp_path / "o.parquet"), "--quiet"]) == 0
     table = pq.read_table(tmp_path / "o.parquet")
     assert table["llr"].to_pylist() == pytest.approx([float(row[4]) for row in rows], rel=1e-7)

@@ -43,9 +43,9 @@ def test_a_score_that_knows_the_labels_has_an_area_of_one(tmp_path: Path) -> Non
     labels = read_labels(str(_labels(tmp_path / "l.tsv", rows, "class")), "class", ["LOF"])
     block = label_block(scores, labels, "l.tsv")
     assert (block.positives, block.negatives) == (20, 30)
-    model, gc, transversion = block.rows
-    assert (model.name, model.auroc, model.precision) == ("model, low score", (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
-    assert (gc.name, transversion.name) == ("GC lost", "transversion")
+    model, gc, transversion = block.rows  # without a genome there are no neighbours, and no CpG
+    assert (model.name, model.auroc, model.precision) == ("model, -llr", (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+    assert (gc.name, transversion.name) == ("GC change", "transversion")
     assert gc.auroc[1] < 0.5 < gc.auroc[2]
     assert len(block.figures) == 3
     turned = label_block([Score(**{**vars_of(s), "llr": -s.llr}) for s in scores], labels, "l.tsv")
@@ -133,12 +133,24 @@ def test_a_score_file_has_a_page_of_its_own(tmp_path: Path, capsys: pytest.Captu
     out = str(tmp_path / "p.html")
     report.run(ReportConfig(out=out, scores=scores, labels=str(tmp_path / "l.tsv"), quiet=True))
     text = Path(out).read_text()
-    for words in ("Scores beside labels", "20 positives", "GC lost", "what the model expects", "scored with"):
+    for words in ("Scores beside labels", "20 positives", "GC change", "what the model expects", "scored with"):
         assert words in text, words
     assert text.count('class="logo"') == 16
     assert "has not ended" not in text
     report.run(ReportConfig(out=out, scores=scores, logos=False, force=True, quiet=True))
     assert 'class="logo"' not in Path(out).read_text()
+    labelled = str(tmp_path / "labelled.tsv")
+    score.run(ScoreConfig(
+        model=str(model), genome=str(genome), variants=str(tmp_path / "l.tsv"), out=labelled, window=64, labels="label",
+        quiet=True,
+    ))  # fmt: skip
+    report.run(ReportConfig(out=out, scores=labelled, logos=False, force=True, quiet=True))
+    text = Path(out).read_text()
+    for words in ("Scores beside labels", "20 positives", "Markov log-ratio, order 8", "CpG change"):
+        assert words in text, words
+    Path(f"{labelled}.evaluation.json").write_text('{"values": {"label": ["x"]}}')
+    with pytest.raises(InputError, match=r"evaluation.json: is no evaluation"):
+        report.run(ReportConfig(out=out, scores=labelled, force=True, quiet=True))
     assert cli.main(["report", "--out", str(tmp_path / "q.html")]) == 2
     assert "give --run, --scores or --tracks" in capsys.readouterr().err
     assert cli.main(["report", "--out", str(tmp_path / "q.html"), "--run", "x", "--labels", "y"]) in (2, 65)
