@@ -28,10 +28,11 @@ MODELS = {
 }
 
 
-def measure(name: str, length: int, device: str) -> dict:
+def measure(name: str, length: int, channels: int, device: str) -> dict:
     """Read a random sequence of a length after a short one; memory is what the long one adds at its peak."""
     torch.manual_seed(0)
-    model = build_model(replace(MODELS[name], max_length=None)).to(device).eval()
+    config = replace(MODELS[name], max_length=None, d_model=channels, d_inner=2 * channels)
+    model = build_model(config).to(device).eval()
     tokens = np.random.default_rng(0).integers(7, 11, length, dtype=np.uint8)
 
     def peak() -> int:
@@ -46,6 +47,7 @@ def measure(name: str, length: int, device: str) -> dict:
     return {
         "model": name,
         "length": length,
+        "channels": channels,
         "nats_per_base": likelihood / length,
         "embedding_norm": float(np.linalg.norm(vector)),
         "likelihood_seconds": middle - began,
@@ -64,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--length", type=int, default=10_000_000)
+    parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--conv-backend", default="auto", help="reference needs no compiler")
     parser.add_argument("--out", type=Path, help="JSON lines file to append to")
@@ -71,11 +74,12 @@ def main() -> None:
     set_backend(args.conv_backend)
     if len(args.models) > 1:  # each in a fresh process, for its peak
         rest = ["--device", args.device, "--length", str(args.length), "--conv-backend", args.conv_backend]
+        rest += ["--channels", str(args.channels)]
         rest += ["--out", str(args.out)] if args.out else []
         for name in args.models:
             subprocess.run([sys.executable, __file__, "--models", name, *rest], check=True)
         return
-    emit(measure(args.models[0], args.length, args.device), args.out)
+    emit(measure(args.models[0], args.length, args.channels, args.device), args.out)
 
 
 if __name__ == "__main__":

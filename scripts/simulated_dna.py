@@ -13,6 +13,7 @@ sequences, beside the entropy rate.
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -112,6 +113,7 @@ def train(name: str, seed: int, steps: int, rows: int, lr: float, device: str) -
         trainer.step(tokens, targets, min(1.0, (step + 1) / 100) * (0.01 + 0.99 * cosine))
         if (step + 1) % max(1, steps // 10) == 0:
             curve[step + 1] = bits(model, test)
+            print(f"{name}: {step + 1} steps, {curve[step + 1]:.4f} bits", file=sys.stderr, flush=True)
     return {
         "model": name,
         "seed": seed,
