@@ -234,6 +234,12 @@ class ScoreConfig(CommonConfig):
     """Windows begin at multiples of it; 1: each variant stands at its window's middle, 64: neighbours share windows."""
     strands: Literal["forward", "reverse", "mean"] = "mean"
     """Which strand's ratio fills the column llr; with mean both are computed."""
+    method: Literal[
+        "llr", "llr_mean", "masked_llr", "pseudo_likelihood", "next_base_divergence", "embedding_distance"
+    ] = "llr"
+    """How the two windows are compared; the columns are named after it."""
+    layer: int = -1
+    """embedding_distance: block after which hidden states are read, from 0; -1: after the final norm."""
     check_ref: Literal["error", "warn", "skip"] = "error"
     """A REF that is not what the genome holds: stop at the first, name it on standard error, or only count it."""
     batch_size: int | Literal["auto"] = "auto"

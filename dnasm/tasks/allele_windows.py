@@ -49,6 +49,9 @@ class WindowPair:
     """Index of the first changed base; 0 where the contig begins with it, so that no model predicts it."""
     cut: int = 0
     """Both windows and those of neighbours on the grid are alike up to here."""
+    ref_length: int = 1
+    alt_length: int = 1
+    """Bases that are changed, and those that stand for them."""
 
 
 def find_change(start: int, ref: str, alt: str) -> Change:
@@ -104,7 +107,14 @@ def cut_windows(read: ReadBases, contig_length: int, change: Change, window: int
     bases = read(start, flank_end)
     first = change.start - start
     edited = np.concatenate([bases[:first], change.alternate, bases[change.end - start :]])
-    return WindowPair(bases[:length], edited[:length], first, cut_before(first, window, grid))
+    return WindowPair(
+        bases[:length],
+        edited[:length],
+        first,
+        cut_before(first, window, grid),
+        change.end - change.start,
+        len(change.alternate),
+    )
 
 
 def cut_before(first: int, window: int, grid: int = 1) -> int:

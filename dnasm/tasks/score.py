@@ -20,6 +20,7 @@ from dnasm.tasks.precision_guard import measure_drift
 from dnasm.tasks.run_record import now, write_run_json
 from dnasm.tasks.score_evaluation import evaluate_scores, parse_label
 from dnasm.tasks.score_job import ScoreJob, require_known_contigs
+from dnasm.tasks.score_methods import Method
 from dnasm.tasks.score_output import SUFFIXES, require_parquet
 from dnasm.tasks.score_parts import Rank
 from dnasm.tasks.score_table import ScoreTable
@@ -39,6 +40,8 @@ def score_variants(
     strands: Strands = "mean",
     check_ref: CheckRef = "error",
     batch_size: BatchSize = "auto",
+    method: Method = "llr",
+    layer: int = -1,
 ) -> ScoreTable:
     """Compare the likelihood of each ALT with that of REF.
 
@@ -47,7 +50,7 @@ def score_variants(
     scored. A row depends on nothing but its variant: not on batch size, order or the other rows.
 
     Args:
-        model: A causal model, as `dnasm.load` returns it.
+        model: A model as `dnasm.load` returns it; a causal one for the default method.
         variants: A VCF, VCF.gz, BCF or table file, `chr17:43045705:T:C`, or an iterable of such texts and `Variant`s.
         genome: What the coordinates speak of; contig names match with and without `chr`.
         window: Bases in a window; None: what the model was built for, at most 8192.
@@ -57,6 +60,9 @@ def score_variants(
         check_ref: What to do with a REF that the genome does not hold: `error` stops at the first, `warn` names it on
             standard error, `skip` only counts it; both leave the row without a score.
         batch_size: Windows in a forward call.
+        method: How the windows are compared: `llr` and `llr_mean` (a base), `next_base_divergence` for causal models,
+            `masked_llr` and `pseudo_likelihood` for those that were trained on masked bases, `embedding_distance`.
+        layer: Block after which `embedding_distance` reads hidden states, from 0; -1: after the final norm.
 
     Returns:
         One row for each ALT in input order, none left out; `status` says which have no score, `reason` why.
@@ -69,7 +75,15 @@ def score_variants(
     """
     opened = genome if isinstance(genome, Genome) else Genome(genome)
     scorer = VariantScorer(
-        model, opened, window=window, grid=grid, strands=strands, check_ref=check_ref, batch_size=batch_size
+        model,
+        opened,
+        window=window,
+        grid=grid,
+        strands=strands,
+        check_ref=check_ref,
+        batch_size=batch_size,
+        method=method,
+        layer=layer,
     )
     table = ScoreTable.concatenate(scorer.score(read_alleles(variants)))
     require_known_contigs(table.counts(), opened)
@@ -155,6 +169,8 @@ def _make_scorer(config: ScoreConfig, dtype: str, check_ref: CheckRef, *, quiet:
         strands=config.strands,
         check_ref=check_ref,
         batch_size=config.batch_size,
+        method=config.method,
+        layer=config.layer,
         quiet=quiet,
     )
 

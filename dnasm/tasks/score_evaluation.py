@@ -22,6 +22,7 @@ from dnasm.tasks.score_table import ScoreTable
 
 Numbers = npt.NDArray[np.float64]
 
+_DISTANCES = ("next_base_divergence", "embedding_distance")
 _MARKOV_ORDER = 8
 _MARKOV_BASES = 1 << 25  # more of a genome tells a model of this order little
 _KEPT_VALUES = 200_000  # labelled rows up to which the values themselves are kept, for plots
@@ -77,7 +78,7 @@ def evaluate_scores(
     """Compare a model's scores and simple predictors with labels.
 
     Args:
-        table: Scores; `-llr` is taken, since a rare or harmful allele is the less likely one.
+        table: Scores; `-llr` is taken, since a rare or harmful allele is the less likely one; distances as they are.
         labels: 1 for what should score low (harmful, rare), 0 for the rest, nan where unknown; one for each row.
         genome: What was scored.
         gff: Annotation of its genes, for the consequence; contigs as the genome names them.
@@ -94,7 +95,9 @@ def evaluate_scores(
             f"{source}: of {len(marks):,} rows {int(used.sum()):,} have a score and a label, {int(truth.sum()):,} of "
             "them positive; both classes are needed"
         )
-    predictors = {"model, -llr": -table.llr[used], **_simple(table, np.flatnonzero(used), genome, gff)}
+    sign = 1 if table.method in _DISTANCES else -1
+    name = f"model, {'' if sign > 0 else '-'}{table.method}"
+    predictors = {name: sign * table.llr[used], **_simple(table, np.flatnonzero(used), genome, gff)}
     rows = [_judge(name, truth, values) for name, values in predictors.items()]
     kept: dict[str, list[float | None]] = {}
     if len(truth) <= _KEPT_VALUES:

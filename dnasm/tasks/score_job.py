@@ -101,6 +101,7 @@ class ScoreJob:
                     genome=self._scorer.genome,
                     reader=reader,
                     command=self._command(),
+                    method=config.method,
                     force=config.force,
                 )
             )
@@ -126,13 +127,13 @@ class ScoreJob:
                 yield table
             return
         for shard, _ in enumerate(split(alleles, self._config.shard_size)):
-            yield parts.load(shard)
+            yield parts.load(shard, self._config.method)
 
     def _command(self) -> str:
         config = self._config
         return (
             f"dnasm score --model {config.model} --window {self._scorer.window} --grid {config.grid} "
-            f"--strands {config.strands}"
+            f"--strands {config.strands} --method {config.method}"
         )
 
     def _say(self, text: str) -> None:

@@ -71,9 +71,9 @@ class Parts:
         with new_file(self._path(shard)) as draft:
             draft.write_text(json.dumps(table.to_lists()), encoding="utf-8")
 
-    def load(self, shard: int) -> ScoreTable:
+    def load(self, shard: int, method: str = "llr") -> ScoreTable:
         """Read a finished shard, every number as it was."""
-        return ScoreTable.from_lists(json.loads(self._path(shard).read_text(encoding="utf-8")))
+        return ScoreTable.from_lists(json.loads(self._path(shard).read_text(encoding="utf-8")), method)
 
     def wait(self, shards: int) -> None:
         """Wait until every shard is finished, by whichever rank.

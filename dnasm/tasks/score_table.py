@@ -1,7 +1,7 @@
 """The table that scoring returns: one row per ALT, in input order, as numpy columns."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import numpy as np
@@ -53,35 +53,43 @@ class ScoreTable:
     """ok, ref_mismatch, unsupported, out_of_range or unknown_contig."""
     reason: Text
     """Why there is no score, or what to know about it; empty where there is nothing to say."""
+    method: str = field(default="llr", kw_only=True)
+    """What the three columns of numbers hold; where they are written, they are named after it."""
 
     def __len__(self) -> int:
         return len(self.pos)
 
     @classmethod
-    def from_rows(cls, rows: Iterable[tuple[Any, ...]]) -> "ScoreTable":
+    def from_rows(cls, rows: Iterable[tuple[Any, ...]], method: str = "llr") -> "ScoreTable":
         """Build a table from tuples in the order of `COLUMNS`."""
         listed = list(rows)
         columns = zip(*listed, strict=True) if listed else ([] for _ in COLUMNS)
-        return cls(*(_column(values, _DTYPES[name]) for name, values in zip(COLUMNS, columns, strict=True)))
+        return cls(
+            *(_column(values, _DTYPES[name]) for name, values in zip(COLUMNS, columns, strict=True)), method=method
+        )
 
     @classmethod
     def concatenate(cls, tables: Iterable["ScoreTable"]) -> "ScoreTable":
         """Stack tables, first to last."""
         listed = list(tables) or [cls.from_rows([])]
-        return cls(*(np.concatenate([getattr(table, name) for table in listed]) for name in COLUMNS))
+        return cls(
+            *(np.concatenate([getattr(table, name) for table in listed]) for name in COLUMNS), method=listed[0].method
+        )
 
     @classmethod
-    def from_lists(cls, columns: dict[str, list[Any]]) -> "ScoreTable":
+    def from_lists(cls, columns: list[list[Any]], method: str = "llr") -> "ScoreTable":
         """Build a table from what `to_lists` made of one."""
-        return cls(*(_column(columns[name], dtype) for name, dtype in _DTYPES.items()))
+        return cls(
+            *(_column(values, dtype) for values, dtype in zip(columns, _DTYPES.values(), strict=True)), method=method
+        )
 
-    def to_lists(self) -> dict[str, list[Any]]:
-        """Return plain lists, for JSON; nothing is rounded."""
-        return {name: column.tolist() for name, column in self.columns().items()}
+    def to_lists(self) -> list[list[Any]]:
+        """Return each column as a plain list, for JSON; nothing is rounded."""
+        return [column.tolist() for column in self.columns().values()]
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Name to array, in the order in which they are written."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name.replace("llr", self.method): getattr(self, name) for name in COLUMNS}
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Go through the table as tuples of plain Python values."""
@@ -124,7 +132,7 @@ class ScoreTable:
     def write_tsv(self, handle: IO[str], *, header: bool = True) -> None:
         """Write tab-separated text: 9 significant digits, `.` for what is missing."""
         if header:
-            handle.write("\t".join(COLUMNS) + "\n")
+            handle.write("\t".join(self.columns()) + "\n")
         for row in self.rows():
             handle.write("\t".join(_text(value) for value in row) + "\n")
 

@@ -13,11 +13,11 @@ from dnasm.errors import ConfigError
 from dnasm.genome import Genome
 from dnasm.tasks.allele_windows import WindowPair, cut_windows, cut_windows_reverse, find_change, room
 from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice
-from dnasm.tasks.likelihood import check_vocabulary
 from dnasm.tasks.prefetch import prefetch
+from dnasm.tasks.score_methods import Measurer, Method, Pair, unfit
 from dnasm.tasks.score_table import MISSING, ScoreTable
 from dnasm.tasks.variant_checks import Allele, CheckRef, VariantChecker, Verdict
-from dnasm.tasks.window_likelihoods import Window, WindowReader
+from dnasm.tasks.window_likelihoods import Window
 from dnasm.vocabulary import Tokens
 
 Strands = Literal["forward", "reverse", "mean"]
@@ -25,8 +25,8 @@ Strands = Literal["forward", "reverse", "mean"]
 MAX_DEFAULT_WINDOW = 8192
 _FEWEST_ALLELES = 512  # in a chunk, so that neighbours meet and share what is the same in their windows
 
-Pairs = dict[str, tuple[int, int]]
-"""Strand -> numbers of the windows of REF and ALT."""
+Pairs = dict[str, Pair]
+"""Strand -> the windows of REF and ALT."""
 
 
 class _Chunk(NamedTuple):
@@ -49,13 +49,15 @@ class VariantScorer:
         strands: Strands = "mean",
         check_ref: CheckRef = "error",
         batch_size: BatchSize = "auto",
+        method: Method = "llr",
+        layer: int = -1,
         quiet: bool = False,
     ) -> None:
-        check_vocabulary(model, causal=True)
         check_choice("strands", strands, get_args(Strands))
         check_choice("check_ref", check_ref, get_args(CheckRef))
         self.runner = BatchRunner(model, batch_size)
-        self._reader = WindowReader(self.runner)
+        self._measurer = Measurer(self.runner, method, layer)
+        self._method = method
         self.window = pick_window(model, window)
         if not 1 <= grid <= max(1, self.window // 4):
             raise ConfigError(f"grid is {grid}; it must be from 1 to a quarter of the window of {self.window} bases")
@@ -91,17 +93,25 @@ class VariantScorer:
         for allele in alleles:
             verdict, windows = self._windows(allele)
             pairs = {
-                strand: (_number(distinct, pair.reference, pair.cut), _number(distinct, pair.alternate, pair.cut))
+                strand: Pair(
+                    _number(distinct, pair.reference, pair.cut),
+                    _number(distinct, pair.alternate, pair.cut),
+                    pair.first,
+                    pair.ref_length,
+                    pair.alt_length,
+                )
                 for strand, pair in windows.items()
             }
             rows.append((allele, verdict, pairs))
         return _Chunk(rows, list(distinct))
 
     def _evaluate(self, chunk: _Chunk) -> ScoreTable:
-        sums = self._reader.sums(chunk.windows)
+        values = iter(
+            self._measurer.values(chunk.windows, [pair for *_, pairs in chunk.rows for pair in pairs.values()])
+        )
         return ScoreTable.from_rows(
-            _row(allele, verdict, {strand: float(sums[alt] - sums[ref]) for strand, (ref, alt) in pairs.items()})
-            for allele, verdict, pairs in chunk.rows
+            (_row(allele, verdict, {s: next(values) for s in pairs}) for allele, verdict, pairs in chunk.rows),
+            self._method,
         )
 
     def _windows(self, allele: Allele) -> tuple[Verdict, dict[str, WindowPair]]:
@@ -118,6 +128,9 @@ class VariantScorer:
                 f"the longer allele changes {longer:,} bases, a window of {self.window:,} has room for {min(spaces):,}"
             )
             return Verdict("unsupported", reason if length > 1 else "the contig has a single base", True), {}
+        reason = unfit(self._method, change.end - change.start, len(change.alternate))
+        if reason:
+            return Verdict("unsupported", reason, True), {}
         read = partial(self.genome.tokens, verdict.contig)
         windows = {strand: cut(read, length, change, self.window, self._grid) for strand, cut in self._cut.items()}
         blind = [strand for strand, pair in windows.items() if pair.first == 0]
