@@ -10,9 +10,10 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dnasm.ops import fftconv
-from dnasm.ops.ssm import vandermonde, waves
+from dnasm.ops.ssm import real_vandermonde, vandermonde, waves
 
 _FAST_DECAY, _SLOW_DECAY, _DECAY_TARGET = 0.3, 1.5, 1e-2
 _DT_MIN, _DT_MAX = 1e-3, 1e-1
@@ -65,8 +66,9 @@ class ExponentialModulation(nn.Module):
         slow, fast = math.log(_DECAY_TARGET) / _SLOW_DECAY, math.log(_DECAY_TARGET) / _FAST_DECAY
         self.register_buffer("deltas", torch.linspace(slow, fast, channels)[None, None])
 
-    def forward(self, t: Float[Tensor, "1 l 1"], h: Float[Tensor, "1 l d"]) -> Float[Tensor, "1 l d"]:
-        return h * (torch.exp(-t * self.deltas.abs()) + self.shift)
+    def forward(self, t: Float[Tensor, " l"], h: Float[Tensor, "d *sides l"]) -> Float[Tensor, "d *sides l"]:
+        pace = self.deltas.flatten().abs()[:, None] if h.dim() == 2 else self.deltas.flatten().abs()[:, None, None]
+        return h * (torch.exp(-t * pace) + self.shift)
 
 
 class HyenaFilter(nn.Module):
@@ -107,11 +109,13 @@ class HyenaFilter(nn.Module):
         With two sides it is the past with lag 0 and the future from lag 1, under one window.
         """
         with without_autocast(self.bias.device):
-            h = self.implicit_filter(self.pos_emb.z[:, :length])
-            if self.sides == 1:
-                return rearrange(self.modulation(self.pos_emb.t[:, :length], h), "1 l d -> d l")
-            past, future = (self.modulation(self.pos_emb.t[:, :length], side) for side in h.chunk(2, -1))
-            return rearrange([past, future], "two 1 l d -> d two l")
+            h = self.implicit_filter[:-1](self.pos_emb.z[0, :length])
+            k = (
+                self.implicit_filter[-1].weight @ h.T
+            )  # as the convolution reads it: turned afterwards, it would be slow
+            if self.sides > 1:
+                k = rearrange(k, "(sides d) l -> d sides l", sides=self.sides)
+            return self.modulation(self.pos_emb.t[0, :length, 0], k)
 
 
 class ShiftKernel(nn.Module):
@@ -131,8 +135,22 @@ class ShiftKernel(nn.Module):
     def forward(self, length: int) -> Float[Tensor, "d taps"]:
         states = self.B.shape[-1]
         with without_autocast(self.B.device):
-            spectrum = torch.fft.rfft(self.B, 2 * states).conj() * torch.fft.rfft(self.C[0], 2 * states)
-            return torch.fft.irfft(spectrum, 2 * states)[:, : min(states, length)]
+            ahead = pad(self.C[0], (0, states)).unfold(-1, states, 1)[:, : min(states, length)]
+            return (ahead * self.B[:, None]).sum(-1)
+
+
+Parts = tuple[Float[Tensor, "h n"], Float[Tensor, "h n"]]
+"""Real and imaginary parts."""
+
+
+def _times(x: Parts, y: Parts) -> Parts:
+    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+
+
+def _over(x: Parts, y: Parts) -> Parts:
+    size = y[0] ** 2 + y[1] ** 2
+    real, imag = _times(x, (y[0], -y[1]))
+    return real / size, imag / size
 
 
 class DiagonalKernel(nn.Module):
@@ -156,17 +174,30 @@ class DiagonalKernel(nn.Module):
 
     def discretized(self) -> tuple[Complex[Tensor, "h n"], Complex[Tensor, "h n"], Complex[Tensor, "h n"]]:
         """Return in complex128 the logarithms of the poles, the input weights and the output weights of one step."""
+        log_poles, b, c = (torch.complex(*parts) for parts in self._parts())
+        return log_poles, b, c
+
+    def _parts(self) -> tuple[Parts, Parts, Parts]:
+        """The same as pairs of reals, which compilers fuse; a step of complex ones is hundreds of launches."""
         dt = self.log_dt.double().exp()[:, None]
-        a = torch.complex(-self.inv_A_real.double().exp(), self.A_imag.double())
-        b, c = (torch.complex(*x.double().unbind(-1)) for x in (self.B, self.C[0]))
+        a = (-self.inv_A_real.double().exp(), self.A_imag.double())
+        b, c = (
+            (self.B[..., 0].double(), self.B[..., 1].double()),
+            (self.C[0, ..., 0].double(), self.C[0, ..., 1].double()),
+        )
         if self.discretization == "zoh":
-            return a * dt, b * (torch.exp(a * dt) - 1) / a, c
-        return torch.log((1 + a * dt / 2) / (1 - a * dt / 2)), b * dt / (1 - a * dt / 2), c
+            growth = (a[0] * dt).exp()
+            grown = (growth * (a[1] * dt).cos() - 1, growth * (a[1] * dt).sin())
+            return (a[0] * dt, a[1] * dt), _over(_times(b, grown), a), c
+        real, imag = a[0] * dt / 2, a[1] * dt / 2
+        size = (((1 + real) ** 2 + imag**2) / ((1 - real) ** 2 + imag**2)).log() / 2
+        angle = torch.atan2(imag, 1 + real) + torch.atan2(imag, 1 - real)
+        return (size, angle), _over((b[0] * dt, b[1] * dt), (1 - real, -imag)), c
 
     def forward(self, length: int) -> Float[Tensor, "h l"]:
         with without_autocast(self.B.device):
-            log_poles, b, c = self.discretized()
-            return vandermonde(b * c, log_poles, length, torch.promote_types(self.B.dtype, torch.float32))
+            log_poles, b, c = self._parts()
+            return real_vandermonde(_times(b, c), log_poles, length, torch.promote_types(self.B.dtype, torch.float32))
 
     def steps(self) -> "DiagonalSteps":
         """Return the recurrence whose impulse response the kernel is."""

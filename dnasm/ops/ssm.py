@@ -24,12 +24,33 @@ def vandermonde(
         length: Number of taps.
         dtype: In which the waves are multiplied and summed.
     """
+    parts = (coefficients.real, coefficients.imag), (log_poles.real, log_poles.imag)
+    return real_vandermonde(*parts, length, dtype)
+
+
+def real_vandermonde(
+    coefficients: tuple[Float[Tensor, "h n"], Float[Tensor, "h n"]],
+    log_poles: tuple[Float[Tensor, "h n"], Float[Tensor, "h n"]],
+    length: int,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "h l"]:
+    """Do the same with real and imaginary parts in float64, which compilers fuse."""
+    device = log_poles[0].device
     step = 1 << math.ceil(math.log2(max(length, 1)) / 2)
-    fine = waves(log_poles, torch.arange(step, device=log_poles.device))
-    coarse = coefficients[..., None] * waves(log_poles, torch.arange(0, length, step, device=log_poles.device))
-    rows = torch.cat([coarse.real, -coarse.imag], 1).to(dtype)
-    columns = torch.cat([fine.real, fine.imag], 1).to(dtype)
+    fine = _real_waves(log_poles, torch.arange(step, device=device))
+    coarse = _real_waves(log_poles, torch.arange(0, length, step, device=device))
+    real, imag = (part[..., None] for part in coefficients)
+    rows = torch.cat([real * coarse[0] - imag * coarse[1], -real * coarse[1] - imag * coarse[0]], 1).to(dtype)
+    columns = torch.cat(fine, 1).to(dtype)
     return 2 * torch.bmm(rows.transpose(1, 2), columns).flatten(1)[:, :length]
+
+
+def _real_waves(
+    log_poles: tuple[Float[Tensor, "h n"], Float[Tensor, "h n"]], times: Tensor
+) -> tuple[Float[Tensor, "h n t"], Float[Tensor, "h n t"]]:
+    decay, angle = (part[..., None] * times.to(part.dtype) for part in log_poles)
+    size = decay.exp()
+    return size * angle.cos(), size * angle.sin()
 
 
 def waves(log_poles: Complex[Tensor, "h n"], times: Tensor) -> Complex[Tensor, "h n t"]:

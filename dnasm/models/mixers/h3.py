@@ -53,7 +53,7 @@ class H3(nn.Module):
         self.output_linear = nn.Linear(d, d)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        q, k, v = (rearrange(proj(x), "b l d -> b d l") for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = self._project(x)
         shift, kernel = self.ssm_k_kernel(x.shape[1]), self.kernel(x.shape[1])
         if self.bidirectional:
             shift = torch.stack([shift, self.ssm_k_kernel_back(x.shape[1])], 1)
@@ -64,6 +64,11 @@ class H3(nn.Module):
         else:
             y = self._heads(q, k, v, kernel)
         return self.output_linear(rearrange(y, "b d l -> b l d"))
+
+    def _project(self, x: Float[Tensor, "b l d"]) -> tuple[Float[Tensor, "b d l"], ...]:
+        """Return queries, keys and values; on a GPU, whose kernels want a channel's positions together, turned once."""
+        turned = (rearrange(proj(x), "b l d -> b d l") for proj in (self.q_proj, self.k_proj, self.v_proj))
+        return tuple(z.contiguous() if z.is_cuda else z for z in turned)
 
     def _heads(
         self,
@@ -93,7 +98,7 @@ class H3(nn.Module):
         steps = self.kernel.steps()
         return H3State(
             position=0,
-            keys=taps.new_zeros(batch, *taps.shape),
+            keys=self.k_proj.weight.new_zeros(batch, *taps.shape),
             real=taps.new_zeros(batch, n, n, *steps.poles.shape),
             imag=taps.new_zeros(batch, n, n, *steps.poles.shape),
             taps=(taps,),
@@ -120,7 +125,7 @@ class H3(nn.Module):
 
     def _piece(self, x: Float[Tensor, "b c d"], state: H3State) -> Float[Tensor, "b d c"]:
         """Mix several positions as `forward` does; what the state adds comes on top."""
-        q, k, v = (rearrange(proj(x), "b c d -> b d c") for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = self._project(x)
         count, begin, end = state.keys.shape[-1], state.position, state.position + k.shape[-1]
         held = k
         if begin:
@@ -134,7 +139,7 @@ class H3(nn.Module):
             y = fftconv(v, kernel, in_gate=shifted, out_gate=q, skip=self.D)
         else:
             y = self._heads(q, shifted, v, kernel)
-        pairs, memory = self._pairs(shifted, v).to(state.keys.dtype), torch.complex(state.real, state.imag)
+        pairs, memory = self._pairs(shifted, v).to(state.real.dtype), torch.complex(state.real, state.imag)
         echo, memory = state.steps.absorb(pairs, memory, fresh=begin == 0)
         state.real, state.imag = memory.real.contiguous(), memory.imag.contiguous()
         return y if echo is None else y + self._read(q, echo)

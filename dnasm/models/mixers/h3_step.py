@@ -37,7 +37,8 @@ def step(
         q: Queries, ordered (head, channel) like k and v; the result is (channel, head).
         k: Keys.
         v: Values.
-        keys: Ring of the last keys, this one among them: that of position p at p modulo their number.
+        keys: Ring of the last keys, this one among them, as precise as they come: that of position p at p modulo their
+            number.
         real: Real parts of the oscillators.
         imag: Imaginary parts.
         place: This position.
@@ -47,7 +48,7 @@ def step(
         skip: Weight of what goes past the diagonal model.
     """
     n, count = real.shape[1], keys.shape[-1]
-    q, k, v = (z.to(keys.dtype) for z in (q, k, v))
+    q, k, v = (z.to(real.dtype) for z in (q, k, v))
     age = (place - torch.arange(count, device=keys.device)) % count
     shifted = (keys * taps[:, age]).sum(-1) + key_skip * k
     kv = rearrange(shifted, "b (h i) -> b i 1 h", i=n) * rearrange(v, "b (h j) -> b 1 j h", j=n)
