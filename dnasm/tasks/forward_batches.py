@@ -44,6 +44,7 @@ class BatchRunner:
         self.calls = 0
         """Forward calls so far."""
         self._fixed = None if batch_size == "auto" else int(batch_size)
+        self._told = False
         self._auto_bases = _AUTO_BASES.get(self.device.type, _AUTO_BASES["cpu"])
         config = getattr(model, "config", None)
         self._pad = pad and (not isinstance(config, ModelConfig) or config.causal)  # others see the padding
@@ -125,7 +126,12 @@ class BatchRunner:
             )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        print(f"dnasm: {self.device} is full at {size} x {length} bases; halving the batch", file=sys.stderr)
+        if not self._told:
+            self._told = True
+            print(
+                f"dnasm: {self.device} is full at {size} x {length:,} bases; halving the batch until it fits",
+                file=sys.stderr,
+            )
         self._auto_bases = size // 2 * length
         self._fixed = None if self._fixed is None else size // 2
 

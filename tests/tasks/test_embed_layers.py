@@ -161,6 +161,26 @@ def test_nothing_depends_on_batches_and_order(model: LanguageModel, pool: str) -
         assert_array_equal(np.asarray(backwards)[::-1], together)
 
 
+def test_a_full_device_gives_the_same_vectors(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [random_sequence(64, seed) for seed in range(20)]
+    expected = embed(model, texts, layer=[0, -1])
+    hidden, sizes = LanguageModel.hidden, []
+
+    def full(self: LanguageModel, tokens: torch.Tensor, layer: int = -1) -> torch.Tensor:
+        sizes.append(len(tokens))
+        if len(tokens) > 3:
+            raise torch.OutOfMemoryError("full")
+        return hidden(self, tokens, layer)
+
+    monkeypatch.setattr(LanguageModel, "hidden", full)
+    assert_array_equal(embed(model, texts, layer=[0, -1]), expected)
+    assert sizes[0] == 20
+    assert max(sizes[-5:]) <= 3
+    assert capsys.readouterr().err.count("halving the batch until it fits") == 1
+
+
 @pytest.fixture(scope="module")
 def command(model: LanguageModel, genome: Genome, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = save_model(model, tmp_path_factory.mktemp("model") / "m", {})

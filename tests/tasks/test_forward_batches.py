@@ -54,7 +54,7 @@ def test_auto_fits_the_device() -> None:
     assert runner.size(100_000) == 1
 
 
-def test_a_full_device_halves_the_batch_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_device_halves_the_batch_and_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
     runner = BatchRunner(Composition(), 8)
     sizes = []
 
@@ -66,7 +66,7 @@ def test_a_full_device_halves_the_batch_and_says_so(capsys: pytest.CaptureFixtur
 
     assert len(runner.run(_sequences(*[6] * 9), compute)) == 9
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
-    assert capsys.readouterr().err.count("halving the batch") == 2
+    assert capsys.readouterr().err.count("halving the batch until it fits") == 1
 
 
 def test_a_sequence_that_fits_in_no_batch_is_an_error() -> None:
