@@ -34,8 +34,9 @@ struct InnerWorker {
     transform = {lane, thread_index() / 32, dynamic_shared(), w.layout.tables(p) + lane};
     column = P::lane_column(lane) + P::unit_column(transform.first_tile());
     back = 0u - w.level.turn(row & (w.level.radix - 1));
-    filter = reinterpret_cast<const Quad*>(w.layout.channel(p, channel)) +
-             (static_cast<int64_t>(row) * P::kTiles + transform.first_tile()) * 64 + lane;
+    const Quad* row_filter = reinterpret_cast<const Quad*>(w.layout.channel(p, channel)) + static_cast<int64_t>(row) * P::kTiles * 64;
+    filter = row_filter + transform.first_tile() * 64 + lane;
+    if (thread_index() * 8 < P::kTiles * 64) prefetch(row_filter + thread_index() * 8);  // a line a thread
   }
   // The row's spectrum, seen by visit(i, tile), and if `back`, from there into scratch again. Returns the row's scale.
   template <class Visit>
@@ -113,9 +114,9 @@ struct InnerWorker {
   }
 };
 
-// Pass B: each row's convolution with the filter's.
+// Pass B: each row's convolution with the filter's. 80 registers: more warps are worth the few words that go to memory.
 template <class P>
-DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) inner_forward_kernel(const Params p, const InnerWork work) {
+DNASM_KERNEL(P::kThreads, 3) inner_forward_kernel(const Params p, const InnerWork work) {
   const int64_t sequence = block_index() / work.rows;
   const InnerWorker<P> me(p, work, (work.sequence + sequence) / p.batch, block_index() % work.rows);
   me.run(work.x, sequence, true, [&](int i, Tile& x) { me.template multiply_filter<false>(i, x); });

@@ -77,7 +77,7 @@ struct Long {
   // The second level's pass over a group in scratch, one way or the other, where there is one.
   const char* middle(const Params& p, const Scratch& scratch, int64_t sequences, bool back) const {
     if (!two) return nullptr;
-    const MiddleWork work{outer(p, level, scratch), first, scratch.exponents};
+    const MiddleWork work{outer(p, level, scratch), first, scratch.exponents, first.tile_shift + 4};
     const LaunchShape shape{sequences * first.radix * level.blocks(), OuterPlan::kThreads, level.shared_bytes(), p.stream};
     return back ? launch(middle_inverse_kernel<OuterPlan::kThreads>, shape, work)
                 : launch(middle_forward_kernel<OuterPlan::kThreads>, shape, work);

@@ -293,7 +293,7 @@ DNASM_DEVICE void store_four(const Row<kDtype, kFull>& row, int n, const Four<kD
 // Pass A: x = in_gate u of a tensor, or for backward out_gate dy, to the rows of the first level. Slot g of a pair of
 // units holds the four columns from chunk(g) on, two in each.
 template <int kDtype, bool kFull, bool kGated>
-DNASM_KERNEL(OuterPlan::kThreads, 2)
+DNASM_KERNEL(OuterPlan::kThreads, 3)
 outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, const Rows gate) {
   using E = Element<kDtype>;
   const OuterWorker me(work);
@@ -369,11 +369,16 @@ DNASM_DEVICE void outer_inverse(const OuterWork& work, const Prepare& prepare, c
   });
 }
 
+struct alignas(8) HalfChunk {
+  uint32_t re, im;
+};
+
 // A second level, for the longest plans: each row of the first is a sequence of its own, complex, in place in scratch.
 struct MiddleWork {
   OuterWork outer;  // of the second level; its sequences are the first one's rows
   Level above;
   const uint32_t* exponents;  // of the first level's blocks of columns
+  int block_shift;            // log2 of how wide those are
   DNASM_DEVICE DftMatrix first_matrix(const Quad& re, const Quad& im) const {
     return {re, im, {{neg_half2(im.w[0]), neg_half2(im.w[1]), neg_half2(im.w[2]), neg_half2(im.w[3])}}};
   }
@@ -386,19 +391,24 @@ DNASM_KERNEL(kThreads, 2) middle_forward_kernel(const MiddleWork work) {
   const uint32_t* exponents = work.exponents + me.sequence / work.above.radix * work.above.blocks();
   const int most = static_cast<int>(row_maximum(exponents, work.above.blocks()));
   const DftMatrix first = work.first_matrix(me.table(work.outer.first, 0), me.table(work.outer.first, 1));
-  DNASM_UNROLL_ONCE
+  Quad words[OuterPlan::kUnits][4];  // pass A's slots, in halves of chunks
+  uint32_t scales[OuterPlan::kUnits][4];
+  DNASM_UNROLL
+  for (int k = 0; k < 4 * OuterPlan::kUnits; ++k) {
+    const int i = k / 4, w = k % 4, row = (2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(i);
+    scales[i][w] = exponents[(row * level.columns + me.column) >> work.block_shift];
+    const HalfChunk half = *reinterpret_cast<const HalfChunk*>(me.scratch(row, me.tile(i) * 16 + 2 * me.g()));
+    words[i][w] = {{half.re, half.im, 0, 0}};
+  }
+  DNASM_UNROLL
   for (int i = 0; i < OuterPlan::kUnits; ++i) {
-    Quad words[4];  // pass A's slots, in halves of chunks
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) {
-      const int row = (2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(i);
-      const uint32_t exponent = exponents[(row * level.columns + me.column) / work.above.block_columns()];
-      const float scale = power_of_two(static_cast<int>(exponent) - most);
+      const float scale = power_of_two(static_cast<int>(scales[i][w]) - most);
       const uint32_t ratio = pack_half2(scale, scale);
-      const uint32_t* from = reinterpret_cast<const uint32_t*>(me.scratch(row, me.tile(i) * 16 + 2 * me.g()));
-      words[w] = {{mul_half2(from[0], ratio), mul_half2(from[1], ratio), 0, 0}};
+      words[i][w].w[0] = mul_half2(words[i][w].w[0], ratio), words[i][w].w[1] = mul_half2(words[i][w].w[1], ratio);
     }
-    me.store(product<false>(first, join_rows(words, 0)).rounded(), me.group(i), level.second, me.tile(i));
+    me.store(product<false>(first, join_rows(words[i], 0)).rounded(), me.group(i), level.second, me.tile(i));
   }
   me.second_stage();
 }
@@ -409,13 +419,14 @@ DNASM_KERNEL(kThreads, 2) middle_inverse_kernel(const MiddleWork work) {
   const DftMatrix first = work.first_matrix(me.back_table(2), me.back_table(3));
   const uint32_t turn = 0u - work.above.turn(static_cast<int>(me.sequence % work.above.radix));
   const Complex step = turn_by(turn, 1);
+  HalfChunk held[2][2];  // of the unit before: units go in pairs
   me.inverse([](int) {}, [&](const Tile& x, int i) {
     const Sums sums = product<true>(first, x);
-    const int t = me.tile(i), column = t * 16 + me.q() * 4;
+    const int t = me.tile(i);
     DNASM_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int row = (me.g() + 8 * h) * work.outer.level.second + me.group(i);
-      Complex z[4], w = turn_by(turn, row * work.outer.level.columns + me.column + column);
+      Complex z[4], w = turn_by(turn, row * work.outer.level.columns + me.column + t * 16 + me.q() * 4);
       DNASM_UNROLL
       for (int j = 0; j < 4; ++j) {
         z[j] = Complex{sums.re[j % 2][2 * h + j / 2], sums.im[j % 2][2 * h + j / 2]} * w;
@@ -423,8 +434,11 @@ DNASM_KERNEL(kThreads, 2) middle_inverse_kernel(const MiddleWork work) {
       }
       DNASM_UNROLL
       for (int j = 0; j < 2; ++j) {  // columns 4 q + 2 j, of chunk 2 q + j
-        uint32_t* to = reinterpret_cast<uint32_t*>(me.scratch(row, t / 2 * 32 + chunk(2 * me.q() + j) + t % 2 * 2));
-        to[0] = pack_half2(z[2 * j].re, z[2 * j + 1].re), to[1] = pack_half2(z[2 * j].im, z[2 * j + 1].im);
+        const HalfChunk mine{pack_half2(z[2 * j].re, z[2 * j + 1].re), pack_half2(z[2 * j].im, z[2 * j + 1].im)};
+        if (i % 2)
+          *reinterpret_cast<Quad*>(me.scratch(row, t / 2 * 32 + chunk(2 * me.q() + j))) = {
+              {held[h][j].re, held[h][j].im, mine.re, mine.im}};
+        else held[h][j] = mine;
       }
     }
   });

@@ -43,8 +43,13 @@ template <int kDtype>
 DNASM_KERNEL(WideColumns::kThreads, 2)
 precise_columns_kernel(const Params p, const PreciseLongWork work, const Rows tensor, const Rows gate, Complex* to) {
   const PreciseSequence<kDtype> sequence(p, work.sequence + work.here());
-  columns_forward(work.order, block_index() % work.blocks(), to + work.here() * work.order.length, [&](int n) {
-    return Complex{n < p.length ? sequence.product(tensor, gate, n) : 0.0f, 0};
+  Complex* rows = to + work.here() * work.order.length;
+  columns_forward(work.order, block_index() % work.blocks(), rows, [&](const ColumnThread& me, Complex(&v)[16]) {
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) v[k] = {me.element(k) < p.length ? sequence.number(tensor, me.element(k)) : 0.0f, 0};
+    DNASM_UNROLL
+    for (int k = 0; k < 16 && gate.data; ++k)
+      v[k].re *= me.element(k) < p.length ? sequence.number(gate, me.element(k)) : 0.0f;
   });
 }
 

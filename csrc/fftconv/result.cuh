@@ -75,7 +75,7 @@ DNASM_DEVICE float skip_of(const Params& p, const ResultWork& work) {
 
 // out = other (conv(x) + skip x): y with other = out_gate, the output gate's gradient with other = dy.
 template <int kDtype, bool kFull, bool kGated>
-DNASM_KERNEL(OuterPlan::kThreads, 2)
+DNASM_KERNEL(OuterPlan::kThreads, kGated ? 2 : 3)
 output_kernel(const Params p, const ResultWork work, const Rows other, const Rows out) {
   const bool in_gated = kGated && p.in_gate.data, multiplied = kGated && other.data;
   using L = Lane<kDtype, kFull>;
@@ -104,7 +104,7 @@ output_kernel(const Params p, const ResultWork work, const Rows other, const Row
 
 // From dx = corr(g) + skip g: du, the input gate's gradient, and sums for dskip.
 template <int kDtype, bool kFull, bool kGated>
-DNASM_KERNEL(OuterPlan::kThreads, 2) input_gradient_kernel(const Params p, const ResultWork work) {
+DNASM_KERNEL(OuterPlan::kThreads, kGated ? 2 : 3) input_gradient_kernel(const Params p, const ResultWork work) {
   const bool in_gated = kGated && p.in_gate.data, out_gated = kGated && p.out_gate.data;
   using L = Lane<kDtype, kFull>;
   const L u(p, work, p.u), in(p, work, either(in_gated, p.in_gate, p.u)), dy(p, work, p.dy), du(p, work, p.du);

@@ -37,8 +37,8 @@ def test_long_kernels_fit_their_registers(objects: Path, precision: int) -> None
     _, log = compile_object(objects, [*NVCC, "-arch=sm_90", *flags], CSRC / "fftconv/instance.cu")
     for name, (registers, spills) in resources(log).items():
         print(f"sm_90 {name}: {registers} registers, {spills} bytes of spill loads")
-        # Backward holds a spectrum beside its own; the second level meets only the longest plans.
-        allowed = 160 if "inner_backward" in name else 32 if "middle_inverse" in name or precision else 0
+        # 80 registers where three blocks an SM measured faster; backward's rows hold a spectrum beside their own.
+        allowed = 160 if "inner_backward" in name else 80 if "input_gradient" in name else 48
         assert spills <= allowed, f"{name}: {spills} bytes of spill loads"
 
 
