@@ -440,3 +440,13 @@ def test_a_header_of_another_build_is_pointed_out(
     vcf = _vcf(tmp_path / "v.vcf", _record(100, "."), contig="##contig=<ID=c,length=1000>")
     score.run(_config(genome, model_folder, vcf, tmp_path / "out.tsv"))
     assert "c has 1,000 bases" in capsys.readouterr().err
+
+
+def test_another_name_of_a_contig_is_said_once_even_if_precision_is_tried(
+    genome: Genome, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = _config(genome, model_folder, f"chr{SNV}", tmp_path / "out.tsv", dtype="bfloat16", device="cpu")
+    score.run(config)
+    said = capsys.readouterr().err
+    assert said.count("without chr") == 1
+    assert "in bfloat16" in said
