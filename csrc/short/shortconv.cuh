@@ -153,6 +153,23 @@ struct ShortBlock {
       if (j < p.taps) sum += w[j] * x[j];
     return sum;
   }
+  // The convolution at kRun positions from t on, each sample fetched once.
+  static constexpr int kRun = kSpan / (kShortThreads / 32);
+  DNASM_DEVICE void convolve_run(int stream, int c, int t, float (&y)[kRun]) const {
+    const float *w = taps(stream, c), *x = array(stream) + c * kPitch + kHalo + t - past;
+    float seen[kRun + kMostTaps - 1];
+    DNASM_UNROLL
+    for (int i = 0; i < kRun + kMostTaps - 1; ++i) seen[i] = x[i];
+    DNASM_UNROLL
+    for (int i = 0; i < kRun; ++i) y[i] = w[kMostShortTaps];
+    DNASM_UNROLL
+    for (int j = 0; j < kMostTaps; ++j) {
+      if (j >= p.taps) break;
+      const float weight = w[j];
+      DNASM_UNROLL
+      for (int i = 0; i < kRun; ++i) y[i] += weight * seen[i + j];
+    }
+  }
   // The gradient of x at t from c's: what convolve reads, it gives back.
   DNASM_DEVICE float pull_back(int stream, int c, int t) const {
     const float *w = taps(stream, c), *d = array(kStreams + stream) + c * kPitch + kHalo + t + past;
@@ -179,9 +196,21 @@ DNASM_KERNEL(kShortThreads, 4) short_forward_kernel(const ShortParams p, const S
     for (int s = 0; s < kStreams; ++s)
       me.template load<kAlongChannels>(me.array(s), p.x, s * p.channels, me.past, p.ahead);
     sync_block();
-    me.template store<false>(strided(p.y), 0, [&](int c, int t) { return me.convolve(0, c, t); });
+    constexpr int kRun = ShortBlock<kDtype, kStreams, kAlongChannels, kMostTaps>::kRun;
+    const int c = thread_index() % 32, t = thread_index() / 32 * kRun;
+    float y[kRun], mixed[kRun], other[kRun];
+    me.convolve_run(0, c, t, y);
+    if constexpr (kStreams == 3) me.convolve_run(1, c, t, mixed), me.convolve_run(2, c, t, other);
+    sync_block();
+    DNASM_UNROLL
+    for (int i = 0; i < kRun; ++i) {  // back, to leave along time
+      me.array(0)[c * kPitch + kHalo + t + i] = y[i];
+      if constexpr (kStreams == 3) me.array(1)[c * kPitch + kHalo + t + i] = mixed[i] * other[i];
+    }
+    sync_block();
+    me.template store<false>(strided(p.y), 0, [&](int c, int t) { return me.array(0)[c * kPitch + kHalo + t]; });
     if constexpr (kStreams == 3)
-      me.template store<false>(strided(p.mixed), 0, [&](int c, int t) { return me.convolve(1, c, t) * me.convolve(2, c, t); });
+      me.template store<false>(strided(p.mixed), 0, [&](int c, int t) { return me.array(1)[c * kPitch + kHalo + t]; });
   }
 }
 
@@ -191,6 +220,8 @@ DNASM_KERNEL(kShortThreads, 3) short_backward_kernel(const ShortParams p, const 
   const int chunk = block_index() % grid.chunks;
   ShortBlock<kDtype, kStreams, kAlongChannels, kMostTaps> me(p, block_index() / grid.chunks);
   const int c = thread_index() / 8, part = thread_index() % 8;  // of the sums
+  constexpr int kRun = ShortBlock<kDtype, kStreams, kAlongChannels, kMostTaps>::kRun;
+  static_assert(kRun * 8 == kSpan && kShortThreads / 32 >= kMostShortTaps - 1);
   float sums[kStreams][kMostTaps + 1] = {};  // taps, then bias
   for (int tile = chunk; tile < grid.tiles; tile += grid.chunks) {
     me.go_to(tile, grid.spans);
@@ -203,12 +234,18 @@ DNASM_KERNEL(kShortThreads, 3) short_backward_kernel(const ShortParams p, const 
       float *d1 = me.array(kStreams + 1), *d2 = me.array(kStreams + 2);
       me.template load<false>(d1, strided(p.dmixed), 0, p.ahead, me.past);
       sync_block();
-      for (int i = thread_index(); i < kChannels * kWidth; i += kShortThreads) {
-        const int channel = i / kWidth, t = i % kWidth - kHalo, at = channel * kPitch + kHalo + t;
-        if (t < -p.ahead || t >= kSpan + me.past) continue;
+      const int lane = thread_index() % 32, warp = thread_index() / 32, run = lane * kPitch + kHalo + warp * kRun;
+      float left[kRun], right[kRun];
+      me.convolve_run(1, lane, warp * kRun, left), me.convolve_run(2, lane, warp * kRun, right);
+      DNASM_UNROLL
+      for (int i = 0; i < kRun; ++i) {
+        const float d = d1[run + i];
+        d1[run + i] = d * right[i], d2[run + i] = d * left[i];
+      }
+      if (warp < p.taps - 1) {  // one of the tile's neighbours each
+        const int t = warp < p.ahead ? warp - p.ahead : kSpan + warp - p.ahead, at = lane * kPitch + kHalo + t;
         const float d = d1[at];
-        d1[at] = d * me.convolve(2, channel, t);
-        d2[at] = d * me.convolve(1, channel, t);
+        d1[at] = d * me.convolve(2, lane, t), d2[at] = d * me.convolve(1, lane, t);
       }
     }
     sync_block();
@@ -216,12 +253,18 @@ DNASM_KERNEL(kShortThreads, 3) short_backward_kernel(const ShortParams p, const 
     for (int s = 0; s < kStreams; ++s) {
       if (p.dx.data)
         me.template store<kAlongChannels>(p.dx, s * p.channels, [&](int channel, int t) { return me.pull_back(s, channel, t); });
-      const float *x = me.array(s) + c * kPitch + kHalo - me.past, *d = me.array(kStreams + s) + c * kPitch + kHalo;
-      for (int t = part; t < kSpan; t += 8) {
-        sums[s][kMostTaps] += d[t];
+      const float* d = me.array(kStreams + s) + c * kPitch + kHalo + part * kRun;
+      const float* x = me.array(s) + c * kPitch + kHalo + part * kRun - me.past;
+      float seen[kRun + kMostTaps - 1];
+      DNASM_UNROLL
+      for (int i = 0; i < kRun + kMostTaps - 1; ++i) seen[i] = x[i];
+      DNASM_UNROLL
+      for (int i = 0; i < kRun; ++i) {
+        const float g = d[i];
+        sums[s][kMostTaps] += g;
         DNASM_UNROLL
         for (int j = 0; j < kMostTaps; ++j)
-          if (j < p.taps) sums[s][j] += d[t] * x[t + j];
+          if (j < p.taps) sums[s][j] += g * seen[i + j];
       }
     }
   }

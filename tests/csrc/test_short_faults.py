@@ -46,7 +46,12 @@ FAULTS = {
     "shift by one": ("direct.cuh", "const int s = top +", "const int s = top + 1 +", "y: relative error", NOTHING),
     "a filter that is not turned": ("direct.cuh", "tap(turned ? -s : s)", "tap(s)", "du: relative error", NOTHING),
     "zeros": ("direct.cuh", "sums[t][i / 4][i % 4] *= factor.most", "sums[t][i / 4][i % 4] *= 0", "y: ", NOTHING),
-    "a lost lag block": ("direct.cuh", "j <= x.reach.before(); ++j", "j < x.reach.before(); ++j", "y: ", NOTHING),
+    "barrier before results go back": (
+        "shortconv.cuh",
+        "sync_block();\n    DNASM_UNROLL\n    for (int i = 0; i < kRun; ++i) {  // back",
+        "DNASM_UNROLL\n    for (int i = 0; i < kRun; ++i) {  // back",
+        *RACE,
+    ),
     "barrier behind the tile": (
         "shortconv.cuh",
         "me.past, p.ahead);\n    sync_block();",
@@ -54,8 +59,8 @@ FAULTS = {
         *RACE,
     ),
     "barrier before the next tile": ("shortconv.cuh", "grid.spans);\n    sync_block();", "grid.spans);", *RACE),
-    "a lost tap": ("shortconv.cuh", "p.taps) sum += w[j] * x[j]", "p.taps - 1) sum += w[j] * x[j]", "y: ", NOTHING),
-    "both factors the same": ("shortconv.cuh", "d * me.convolve(2,", "d * me.convolve(1,", "dx: relative", NOTHING),
+    "a lost tap": ("shortconv.cuh", "if (j >= p.taps) break;", "if (j + 1 >= p.taps) break;", "y: ", NOTHING),
+    "both factors the same": ("shortconv.cuh", "d * right[i]", "d * left[i]", "dx: relative", NOTHING),
 }  # fmt: skip
 
 
