@@ -85,7 +85,7 @@ def cuda_library() -> Library:
 
 def cuda_kernels(plan: int, dtype: int, precision: int, architecture: str) -> Library:
     """The kernels of one transform length, dtype and precision for one architecture, as `sm_90`."""
-    choice = (f"-DDNASM_LENGTH={plan}", f"-DDNASM_DTYPE={dtype}", f"-DDNASM_PRECISION={precision}")
+    choice: tuple[str, ...] = (f"-DDNASM_LENGTH={plan}", f"-DDNASM_DTYPE={dtype}", f"-DDNASM_PRECISION={precision}")
     if not re.fullmatch(r"sm_(90|100|103)[a-z]?", architecture):
         choice += ("-DDNASM_SHARED_KB=99",)  # what a block has at least from sm_80 on
     name = f"cuda_{architecture}_{plan}_{dtype}_{precision}"
