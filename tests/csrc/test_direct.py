@@ -82,6 +82,22 @@ def test_the_law_holds_on_every_row(kernels: DirectKernels, name: str) -> None:
     assert (error <= allowed).all(), f"{(error / allowed).max():.2f} of what is allowed"
 
 
+def test_powers_of_two_change_no_bit_however_large(kernels: DirectKernels) -> None:
+    case = noise_case(2, 1, 300, 40, BF16, gates="", skip=False)
+    dy = gradient_like(case)
+    plain, gradients = run(kernels, case, dy)
+    small, large = 2.0**-100, 2.0**90  # together beyond one factor of a float
+    y, scaled = run(kernels, Case(case.u * large, case.k * small), dy * small)
+    assert torch.equal(y, plain * 2.0**-10)
+    assert gradients is not None
+    assert scaled is not None
+    assert torch.equal(scaled.dk, gradients.dk * 2.0**-10)
+    y, _ = run(kernels, Case(case.u * large, case.k * 2.0**30))
+    assert torch.equal(y, plain * 2.0**120)
+    y, _ = run(kernels, Case(case.u * small, case.k * 2.0**-20))
+    assert torch.equal(y, plain * 2.0**-120)
+
+
 def test_rounding_does_not_reach_back_in_time(kernels: DirectKernels) -> None:
     case = noise_case(1, 1, 4096, 100, BF16, gates="", skip=False)
     clean, _ = run(kernels, case)

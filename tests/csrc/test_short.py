@@ -72,14 +72,12 @@ def test_parity(
     check(kernels, projection(b, streams * d, length, dtype, channels_last), taps, streams, ahead, with_bias=d != 5)
 
 
-def test_aligned_rows_take_pairs(kernels: ShortKernels) -> None:
-    check(kernels, torch.randn(2, 96, 128, generator=torch.Generator().manual_seed(1)).to(BF16), 3, 3, 0)
-    check(
-        kernels, torch.randn(2, 128, 96, generator=torch.Generator().manual_seed(1)).to(BF16).transpose(1, 2), 3, 3, 0
-    )
-    check(
-        kernels, torch.randn(64, 2, 34, generator=torch.Generator().manual_seed(1)).permute(1, 2, 0)[..., ::2], 3, 1, 0
-    )
+@pytest.mark.parametrize("taps", [3, 6])
+def test_whole_tiles_of_aligned_rows(kernels: ShortKernels, taps: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    check(kernels, torch.randn(2, 96, 260, generator=generator).to(BF16), taps, 3, 0)
+    check(kernels, torch.randn(1, 260, 96, generator=generator).to(BF16).transpose(1, 2), taps, 3, 1)
+    check(kernels, torch.randn(64, 2, 34, generator=generator).permute(1, 2, 0)[..., ::2], taps, 1, 0)
 
 
 def test_sums_do_not_depend_on_the_order_of_threads(kernels: ShortKernels) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dnasm.errors import BackendUnavailable
-from dnasm.ops import fftconv, record_calls, reference, spectrum
+from dnasm.ops import fftconv, hyena_operator, record_calls, reference, spectrum
 from tests.parity.checks import Case, Engine, assert_right, noise, row_errors
 
 pytestmark = pytest.mark.gpu
@@ -35,6 +35,40 @@ def test_lengths_and_filters(length: int, taps: str) -> None:
 def test_every_operand_alone(gates: str, skip: bool, bidirectional: bool) -> None:
     case = noise(2, 3, 1000, 1000, gates=gates, skip=skip, bidirectional=bidirectional, dtype=torch.bfloat16)
     assert_right(KERNELS, case, INTERNAL, FILTER)
+
+
+@pytest.mark.parametrize(("length", "taps"), [(600, 7), (8192, 128), (10_007, 300), (100_000, 500)])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_few_taps_are_multiplied_out(length: int, taps: int, bidirectional: bool) -> None:
+    count = taps // 2 if bidirectional else taps
+    case = noise(2, 3, length, count, bidirectional=bidirectional, dtype=torch.bfloat16)
+    assert_right(KERNELS, case, INTERNAL, FILTER)
+    case = case.to("cuda")
+    with record_calls() as calls:
+        fftconv(case.u, case.k, bidirectional=bidirectional)
+    assert calls[0].plan == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [100, 1000, 4096])
+def test_the_hyena_operator(length: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator("cuda").manual_seed(1)
+
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device="cuda", generator=generator)
+
+    projection, k = leaf(2, length, 96).to(dtype).mT, leaf(32, length) / length**0.5
+    inputs = [t.requires_grad_() for t in (projection, k, leaf(96, 3), leaf(96), leaf(32))]
+    wide = [t.detach().double().requires_grad_() for t in inputs]
+    found, right = (
+        call(t[0], t[1], short_weight=t[2], short_bias=t[3], skip=t[4])
+        for call, t in ((hyena_operator, inputs), (reference.hyena_operator, wide))
+    )
+    dy = leaf(2, 32, length).to(dtype)
+    gradients = torch.autograd.grad(found, inputs, dy)
+    expected = torch.autograd.grad(right, wide, dy.double())
+    for got, want in zip((found, *gradients), (right, *expected), strict=True):
+        assert (got.double() - want).norm() <= (2e-2 if dtype == torch.bfloat16 else 1e-5) * want.norm()
 
 
 def test_float16() -> None:
