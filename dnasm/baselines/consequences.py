@@ -17,6 +17,7 @@ ReadLetters = Callable[[str, int, int], str]
 """Letters of bases `start` to `end` of a contig, upper case, forward strand."""
 
 _REGION, _SITE = 8, 2  # bases of an intron next to an exon: the splice region, and the two that are nearly always fixed
+_JOINS = ("transcript_id", "Parent", "ID", "locus_tag")  # what the CDS parts of one transcript have in common
 _AMINO = "FFLLSSSSYY**CC*WLLLLPPPPHHQQRRRRIIIMTTTTNNKKSSRRVVVVAAAADDEEGGGG"
 _CODONS = dict(zip((a + b + c for a in "TCAG" for b in "TCAG" for c in "TCAG"), _AMINO, strict=True))
 Item = TypeVar("Item")
@@ -103,7 +104,7 @@ class Consequences:
         for record in records:
             place, names = record.interval, record.attributes
             if record.type == "CDS":
-                name = names.get("transcript_id") or names.get("Parent") or names.get("ID") or f"line {record.line}"
+                name = next((names[key] for key in _JOINS if key in names), f"line {record.line}")
                 parts[place.contig, name].append(record)
             elif record.type in ("exon", "gene", "mRNA", "transcript"):
                 kind = "exon, not coding" if record.type == "exon" else "intron"
