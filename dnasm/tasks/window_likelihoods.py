@@ -13,7 +13,7 @@ from dnasm.tasks.forward_batches import BatchRunner, evaluating
 from dnasm.tasks.likelihood import sum_log_probs
 from dnasm.vocabulary import Tokens
 
-_LEAST_PREFIX = 32  # bases; below, to go on from a beginning saves less than it costs
+_LEAST_PREFIX = 256  # bases; below, to go on from a beginning saves less than it costs
 
 
 class Window(NamedTuple):

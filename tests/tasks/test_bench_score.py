@@ -7,7 +7,7 @@ import pytest
 from dnasm.config import BenchConfig
 from dnasm.errors import InputError
 from dnasm.models.checkpoint import save_model
-from dnasm.tasks import bench_score
+from dnasm.tasks import bench_score, window_likelihoods
 from tests.tasks.scoring import random_sequence, small_model, write_fasta
 
 SEQUENCE = random_sequence(600)
@@ -16,6 +16,7 @@ SEQUENCE = random_sequence(600)
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BenchConfig:
     monkeypatch.setattr(bench_score, "_SLICE", 20)
+    monkeypatch.setattr(window_likelihoods, "_LEAST_PREFIX", 32)  # or both loops would read whole windows
     rows = [(i + 1, ref, "A" if ref != "A" else "C") for i, ref in enumerate(SEQUENCE[200:280], 200)]
     (tmp_path / "v.tsv").write_text(
         "chrom\tpos\tref\talt\n" + "".join(f"c\t{pos}\t{ref}\t{alt}\n" for pos, ref, alt in rows)

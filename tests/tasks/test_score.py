@@ -15,7 +15,7 @@ from dnasm.config import ScoreConfig
 from dnasm.errors import ConfigError, InputError, OutputError, ReferenceMismatch
 from dnasm.genome import Genome, Variant
 from dnasm.models.checkpoint import load, save_model
-from dnasm.tasks import score
+from dnasm.tasks import score, window_likelihoods
 from dnasm.tasks.likelihood import log_likelihood
 from dnasm.tasks.score import score_variants
 from dnasm.tasks.score_table import COLUMNS, ScoreTable
@@ -100,7 +100,10 @@ def test_a_larger_batch_takes_fewer_forward_calls(genome: Genome) -> None:
 
 
 @pytest.mark.parametrize("grid", [1, 64])
-def test_calls_of_a_model_that_goes_on_from_a_beginning_fall_too(genome: Genome, grid: int) -> None:
+def test_calls_of_a_model_that_goes_on_from_a_beginning_fall_too(
+    genome: Genome, grid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window_likelihoods, "_LEAST_PREFIX", 32)
     calls, tables = [], []
     for size in (1, 8, 64):
         scorer = VariantScorer(small_model(), genome, window=256, grid=grid, batch_size=size)
@@ -112,8 +115,9 @@ def test_calls_of_a_model_that_goes_on_from_a_beginning_fall_too(genome: Genome,
 
 
 @pytest.mark.parametrize("family", ["hyena", "attention", "multihybrid"])
-def test_sharing_beginnings_changes_no_score(genome: Genome, family: str) -> None:
+def test_sharing_beginnings_changes_no_score(genome: Genome, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two windows a variant, each read whole: the plain loop."""
+    monkeypatch.setattr(window_likelihoods, "_LEAST_PREFIX", 32)
     model, variants = small_model(family), random_variants("c", SEQUENCE, 30)
     for grid in (1, 64):
         table = score_variants(model, variants, genome, window=256, grid=grid)
