@@ -1,5 +1,5 @@
 // The kernels for a few taps of one dtype: compile with -DDNASM_DTYPE=<Dtype>.
-#include "direct.cuh"
+#include "direct_gradient.cuh"
 #include "shortconv.cuh"
 
 namespace dnasm {

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../../csrc/short/direct.cuh"
+#include "../../csrc/short/direct_gradient.cuh"
 #include "../../csrc/short/dispatch.cu"
 #include "../../csrc/short/shortconv.cuh"
 
