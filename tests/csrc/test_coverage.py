@@ -16,7 +16,8 @@ from tests.csrc.toolchain import CSRC, ROOT
 FILES = ["one_block", "float32", "long", "short", "direct", "hardware"]
 CASES = (
     "white_noise or projection or every_result or every_float_type or parity or mma or ldmatrix or shuffle or half2 or "
-    "conversions or both_directions or packed or other_dtypes or odd_addresses or aligned_rows or (direct and (law or nan or bit or scale))"
+    "conversions or both_directions or packed or other_dtypes or odd_addresses or aligned_rows or "
+    "(direct and (law or nan or bit or scale))"
 )
 ENDS = "says what went wrong and ends the process, and with it gcov's counts; test_faults reads what it says"
 EXCEPTIONS = {
