@@ -147,7 +147,7 @@ def test_named_precision_is_float32_s() -> None:
 
 
 def test_lengths_past_the_kernels_raise_by_name_and_fall_back_on_auto() -> None:
-    u, k = torch.randn(1, 1, 1 << 25, device="cuda", dtype=torch.bfloat16), torch.randn(1, 100, device="cuda")
+    u, k = torch.randn(1, 1, 1 << 25, device="cuda", dtype=torch.bfloat16), torch.randn(1, 1000, device="cuda")
     with pytest.raises(BackendUnavailable, match="no kernel covers length"):
         fftconv(u, k, backend="cuda")
     with record_calls() as calls:
