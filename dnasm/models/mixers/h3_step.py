@@ -5,6 +5,7 @@ of the 1.3-billion model hold 1.5 GB of it. Real and imaginary parts lie apart: 
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -69,14 +70,17 @@ def best_step(device: torch.device, *, again_and_again: bool) -> Step:
 
 @lru_cache(maxsize=1)
 def _compiled() -> Step:
-    fused = torch.compile(step, dynamic=False)
+    fused: Step | None = None
     able = True
 
     def run(*inputs: Any) -> Tensor:
-        nonlocal able
+        nonlocal able, fused
         if able:
             try:
-                return fused(*inputs)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of the compiler, about parts of torch
+                    fused = torch.compile(step, dynamic=False) if fused is None else fused
+                    return fused(*inputs)
             except Exception as error:  # compilers fail in many ways; nothing has been written by then
                 able = False
                 _log.warning("H3 steps run uncompiled, at about half the speed: %s", str(error).splitlines()[0])
