@@ -95,6 +95,7 @@ def test_packed_sequences_do_not_see_each_other() -> None:
     assert_right(KERNELS, noise(2, 3, 1000, 400, bounds=bounds, dtype=torch.bfloat16), INTERNAL, FILTER)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")  # torch says that it is a prototype
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_packed_sequences_under_a_promised_length_wait_for_nothing(dtype: torch.dtype) -> None:
     bounds = [0, 1, 1, 8, 300, 301, 812, 1000]
