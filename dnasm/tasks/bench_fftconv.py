@@ -136,6 +136,7 @@ def _race(
             known = None if inside or contender.prepare is None else contender.prepare(tensors["k"], problem.length)
             try:
                 took = timed(problem.device, partial(problem.run, contender, tensors, known), queued=queued)
+                _raise_pending(problem.device)
             except RuntimeError as error:  # out of memory, or a size that a peer does not take
                 say(f"fftconv: {contender.name} drops out: {error}")
                 del times[contender]
@@ -143,6 +144,12 @@ def _race(
             if turn:
                 times[contender].append(took)
     return times
+
+
+def _raise_pending(device: str) -> None:
+    """Raise what a launch before it left unsaid: who does not ask after its launches would end the next one's turn."""
+    if device != "cpu":
+        torch.zeros(1, device=device)
 
 
 def _error(problem: Problem, contender: Contender) -> float:
