@@ -1,10 +1,10 @@
-# The whole project in six words: setup, check, test, demo, gpu, bench.
+# The whole project in seven words: setup, check, test, test-all, demo, gpu, bench.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check test demo gpu bench
+.PHONY: setup check test test-all demo gpu bench
 
 setup: $(STAMP)
 
@@ -20,8 +20,13 @@ check: setup
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 
+PYTEST := CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: setup
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu' --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m 'not gpu and not slow' $(PYTEST_ARGS)
+
+test-all: setup
+	$(PYTEST) -m 'not gpu' $(PYTEST_ARGS)
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh

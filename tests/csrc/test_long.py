@@ -183,6 +183,7 @@ def test_a_wrong_result_is_found(objects: Path, tmp_path: Path, name: str) -> No
         assert_right(broken, case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(RACES))
 def test_a_missing_barrier_is_found(objects: Path, tmp_path: Path, name: str) -> None:
     plant(RACES[name], tmp_path)

@@ -64,6 +64,7 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FAULTS))
 def test_a_planted_fault_is_found(objects: Path, tmp_path: Path, name: str) -> None:
     file, original, planted, says, sanitizer = FAULTS[name]

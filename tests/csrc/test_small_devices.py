@@ -11,12 +11,13 @@ from tests.csrc.kernels import KernelError, Kernels
 from tests.csrc.test_one_block import BF16, PLANS, assert_white, gradient_like
 from tests.csrc.toolchain import host_library
 
+pytestmark = pytest.mark.slow
 SMALL, LARGE = 99 << 10, 227 << 10
 
 
 @pytest.fixture(scope="module")
 def kernels(objects: Path) -> Iterator[Kernels]:
-    instances = [*((length, "bfloat16") for length in PLANS), (16384, "float32", 1)]
+    instances = [*((length, "bfloat16") for length in PLANS), (65536, "float32", 1)]
     kernels = Kernels(host_library(objects, instances, ["-DDNASM_SHARED_KB=99"]))
     kernels.seed(1, SMALL)
     yield kernels

@@ -18,6 +18,7 @@ Maker = Callable[[ModelConfig], LanguageModel]
 FAMILIES = ["hyena", "h3", "rotary", "multihybrid", "modal", "cnn"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["export", "compile", "fsdp"])
 def test_the_tool_gives_what_the_plain_model_gives(tool: str) -> None:
     script = Path(__file__).with_name("open_models.py")

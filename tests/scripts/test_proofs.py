@@ -69,6 +69,7 @@ def _run(script: Path, *arguments: str) -> list[dict]:
     return [json.loads(line) for line in outcome.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_synthetic_tasks_run(scripts: Path, tmp_path: Path) -> None:
     few = (
         "--steps",
@@ -141,6 +142,7 @@ def test_bits_of_who_knows_the_rule_are_the_entropy_rate(simulated: ModuleType) 
     assert simulated.bits(even, tokens) == pytest.approx(2)
 
 
+@pytest.mark.slow
 def test_simulated_dna_and_decode_time_run(scripts: Path) -> None:
     rows = _run(scripts / "simulated_dna.py", "--no-markov", "--models", "multihybrid", "--steps", "2", "--rows", "1")
     assert [row["model"] for row in rows] == ["multihybrid"]
