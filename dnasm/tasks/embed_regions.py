@@ -11,7 +11,7 @@ from dnasm.errors import ConfigError, InputError
 from dnasm.genome import BedRecord, Genome, read_bed
 from dnasm.tasks.contig_names import ContigNames
 from dnasm.tasks.forward_batches import encode_all
-from dnasm.tasks.region_input import parse_place
+from dnasm.tasks.region_input import check_interval, parse_place
 from dnasm.vocabulary import Tokens
 
 EmbedInput = str | PathLike[str] | Sequence[str | Tokens]
@@ -101,13 +101,6 @@ def cut_windows(regions: Sequence[Region], window: int, stride: int) -> list[Reg
 
 def _of_record(record: BedRecord, where: str, genome: Genome, names: ContigNames) -> Region:
     interval, strand = record.interval, record.strand or "+"
-    contig = names.find(interval.contig)
-    if contig is None:
-        raise InputError(f"{where}: {genome.path} has no contig {interval.contig!r}; is it the right genome?")
-    if not interval.start < interval.end <= genome.contigs[contig]:
-        raise InputError(
-            f"{where}: {interval.contig}:{interval.start:,}-{interval.end:,} is empty or leaves the contig, which has "
-            f"{genome.contigs[contig]:,} bases"
-        )
+    contig = check_interval(interval, genome, names, where).contig
     name = record.name or f"{interval.contig}:{interval.start}-{interval.end}({strand})"
     return Region(name, interval.contig, interval.start, interval.end, strand, partial(genome.tokens, contig))

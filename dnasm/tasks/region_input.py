@@ -30,7 +30,7 @@ def read_intervals(regions: Regions, genome: Genome, verb: str) -> list[Interval
         given = ((record.interval, f"{regions}:{record.line}") for record in read_bed(regions))
     else:
         return [parse_place(str(regions), genome, names)]
-    return [_checked(interval, genome, names, where) for interval, where in given]
+    return [check_interval(interval, genome, names, where) for interval, where in given]
 
 
 def parse_place(text: str, genome: Genome, names: ContigNames) -> Interval:
@@ -51,10 +51,11 @@ def parse_place(text: str, genome: Genome, names: ContigNames) -> Interval:
     first, last = (int(found[name].replace(",", "") or 0) for name in ("first", "last"))
     if not 1 <= first <= last:
         raise InputError(f"{text}: places count from 1, and the first lies before the last; this one does not")
-    return _checked(Interval(found["contig"], first - 1, last), genome, names, text)
+    return check_interval(Interval(found["contig"], first - 1, last), genome, names, text)
 
 
-def _checked(interval: Interval, genome: Genome, names: ContigNames, where: str) -> Interval:
+def check_interval(interval: Interval, genome: Genome, names: ContigNames, where: str) -> Interval:
+    """Return a region under the genome's own name of its contig; `where` opens the error if it is not all there."""
     contig = names.find(interval.contig)
     if contig is None:
         raise InputError(f"{where}: {genome.path} has no contig {interval.contig!r}; is it the right genome?")
