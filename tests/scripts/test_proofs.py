@@ -71,20 +71,8 @@ def _run(script: Path, *arguments: str) -> list[dict]:
 
 @pytest.mark.slow
 def test_synthetic_tasks_run(scripts: Path, tmp_path: Path) -> None:
-    few = (
-        "--steps",
-        "2",
-        "--batch",
-        "4",
-        "--seeds",
-        "3",
-        "--models",
-        "h3",
-        "hyena",
-        "--out",
-        str(tmp_path / "rows.jsonl"),
-    )
-    rows = _run(scripts / "synthetic_tasks.py", *few)
+    few = ["--steps", "2", "--batch", "4", "--seeds", "3", "--models", "h3", "hyena"]
+    rows = _run(scripts / "synthetic_tasks.py", *few, "--out", str(tmp_path / "rows.jsonl"))
     assert [(row["task"], row["model"]) for row in rows] == [
         (task, model) for task in ("induction", "recall") for model in ("h3", "hyena")
     ]
@@ -137,15 +125,37 @@ def test_bits_of_who_knows_the_rule_are_the_entropy_rate(simulated: ModuleType) 
                 logits[np.arange(len(ids)), t, 7 + best] = math.log(7)
             return torch.from_numpy(logits)
 
-    assert simulated.bits(Rule(), tokens) == pytest.approx(simulated.ENTROPY_RATE, rel=0.02)
+    found = simulated.bits(Rule(), tokens)
+    assert found.shape == (64,)
+    assert found.mean() == pytest.approx(simulated.ENTROPY_RATE, rel=0.02)
+    # Log-probabilities of 7 to 1 are those of Q, so that the script's own account of the rule is this one.
+    np.testing.assert_allclose(simulated.rule_bits(tokens.numpy()), found, rtol=1e-6)
     even = type("Even", (torch.nn.Module,), {"forward": lambda self, ids: torch.zeros(*ids.shape, 16)})()
-    assert simulated.bits(even, tokens) == pytest.approx(2)
+    assert simulated.bits(even, tokens).mean() == pytest.approx(2)
+
+
+def test_the_error_of_a_mean_covers_the_entropy_rate(simulated: ModuleType) -> None:
+    """Bits of the rule over fresh sequences scatter about the rate as their standard error says."""
+    means, errors = zip(
+        *(
+            simulated.mean_and_error(simulated.rule_bits(simulated.simulate(64, 513, np.random.default_rng(seed))))
+            for seed in range(8)
+        ),
+        strict=True,
+    )
+    off = (np.array(means) - simulated.ENTROPY_RATE) / np.array(errors)
+    assert np.abs(off).max() < 3.5
+    assert 0.3 < np.sqrt((off**2).mean()) < 2
+    assert np.mean(errors) == pytest.approx(1.286 / math.sqrt(64 * 313), rel=0.1)
 
 
 @pytest.mark.slow
 def test_simulated_dna_and_decode_time_run(scripts: Path) -> None:
-    rows = _run(scripts / "simulated_dna.py", "--no-markov", "--models", "multihybrid", "--steps", "2", "--rows", "1")
+    few = ["--no-markov", "--models", "multihybrid", "--steps", "2", "--rows", "1", "--tested", "8"]
+    rows = _run(scripts / "simulated_dna.py", *few)
     assert [row["model"] for row in rows] == ["multihybrid"]
     assert 0.3 < rows[0]["above"] < 0.8, "it has learned nothing yet"
+    assert rows[0]["tested_bases"] == 8 * 313
+    assert rows[0]["above_rule"] == pytest.approx((rows[0]["bits"] - rows[0]["rule_bits"]) / rows[0]["entropy_rate"])
     rows = _run(scripts / "decode_time.py", "--models", "Hyena", "--last", "2048")
     assert [(row["from"], row["to"]) for row in rows] == [(1024, 2048)]
