@@ -274,6 +274,8 @@ class EmbedConfig(CommonConfig):
     """Bases from one window's start to the next; null: the window."""
     batch_size: int | Literal["auto"] = "auto"
     """Sequences in a forward call; vectors do not depend on it."""
+    num_workers: int = 1
+    """Threads that read the next sequences while the model works; 0: none. Vectors do not depend on it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the forward call."""
 

@@ -37,12 +37,13 @@ def embed(
     window: int | None = None,
     stride: int | None = None,
     batch_size: BatchSize = "auto",
+    num_workers: int = 1,
 ) -> Embeddings:
     """Compute one vector for each sequence or region, in the order given.
 
-    N and padding are left out of the pool. A vector does not depend on the other sequences, their order or the
-    batch size. Regions of a BED that lie on strand `-` are read on the reverse strand. Sequences of more than 65,536
-    bases go through a causal model piece by piece.
+    N and padding are left out of the pool. A vector does not depend on the other sequences, their order, the batch
+    size or the number of workers. Regions of a BED that lie on strand `-` are read on the reverse strand. Sequences of
+    more than 65,536 bases go through a causal model piece by piece.
 
     Args:
         model: As `dnasm.load` returns it.
@@ -57,6 +58,7 @@ def embed(
         window: Cut every sequence into windows of so many bases; those without a base are left out.
         stride: Bases from one window's start to the next; None: the window.
         batch_size: Sequences in a forward call.
+        num_workers: Threads that read the next sequences while the model works; 0: none.
 
     Returns:
         An `Embeddings`; `numpy.asarray` of it is float32 (n, d), with a list of layers (n, layers, d).
@@ -66,7 +68,7 @@ def embed(
         ConfigError: If there is no such layer, pool or strand.
     """
     opened = Genome(genome) if isinstance(genome, str | PathLike) else genome
-    embedder = Embedder(model, layer, pool, strands, batch_size)
+    embedder = Embedder(model, layer, pool, strands, batch_size, num_workers)
     regions = _windows(read_regions(seqs_or_bed, opened), window, stride)
     return _collect(embedder, regions, windowed=window is not None, meter=None)
 
@@ -146,7 +148,7 @@ def run(config: EmbedConfig) -> None:
     regions = _windows(read_regions(config.regions, genome), config.window, config.stride)
     set_backend(config.conv_backend)
     model = load(config.model, config.device, config.dtype)
-    embedder = Embedder(model, config.layer, config.pool, config.strands, config.batch_size)
+    embedder = Embedder(model, config.layer, config.pool, config.strands, config.batch_size, config.num_workers)
     reverse = sum(region.strand == "-" for region in regions)
     note = f", {reverse:,} of them on strand -, read as the reverse complement" if reverse else ""
     plan = f"{config.regions}: {len(regions):,} sequences{note}, {', '.join(embedder.layers)} -> {config.out}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,13 +11,14 @@ from jaxtyping import Integer
 from torch import Tensor, nn
 
 from dnasm import vocabulary
-from dnasm.errors import InputError
+from dnasm.errors import ConfigError, InputError
 from dnasm.models.backbone import LanguageModel
 from dnasm.tasks.embed_layers import Layer, find_layers, hidden_layers, hidden_pieces, layer_names, takes_pieces
 from dnasm.tasks.embed_regions import Region
 from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice, check_length, evaluating
 from dnasm.tasks.likelihood import check_vocabulary
 from dnasm.tasks.pooling import Pool, pool_pieces, pool_states
+from dnasm.tasks.read_ahead import map_ahead
 from dnasm.vocabulary import Tokens
 
 EmbedStrands = Literal["forward", "mean", "concat"]
@@ -32,7 +32,13 @@ class Embedder:
     """A model and what is wanted of it."""
 
     def __init__(
-        self, model: nn.Module, layer: Layer | Sequence[Layer], pool: Pool, strands: EmbedStrands, batch_size: BatchSize
+        self,
+        model: nn.Module,
+        layer: Layer | Sequence[Layer],
+        pool: Pool,
+        strands: EmbedStrands,
+        batch_size: BatchSize,
+        num_workers: int = 1,
     ) -> None:
         check_vocabulary(model)
         check_choice("pool", pool, get_args(Pool))
@@ -45,6 +51,9 @@ class Embedder:
         self.layers = layer_names(model, self._numbers)
         self.single = isinstance(layer, int | str)
         self._compute = partial(_pooled, model, self._numbers, pool)
+        if num_workers < 0:
+            raise ConfigError(f"num_workers is {num_workers}; it must be 0 or more")
+        self._workers = num_workers
 
     def check(self, regions: Sequence[Region]) -> None:
         """Raise InputError for the first region that the model cannot take."""
@@ -56,9 +65,11 @@ class Embedder:
 
         A region without a base has nan.
         """
-        stream = iter(regions)
-        while chunk := list(islice(stream, self._chunk(regions))):
-            yield chunk, self._chunk_rows(chunk)
+        size = self._chunk(regions)
+        chunks = (list(regions[start : start + size]) for start in range(0, len(regions), size))
+        with map_ahead(_read, chunks, self._workers) as ahead:
+            for chunk, tokens in ahead:
+                yield chunk, self._chunk_rows(tokens)
 
     def _chunk(self, regions: Sequence[Region]) -> int:
         if self.pool != "none":
@@ -67,8 +78,7 @@ class Embedder:
         width = len(self._numbers) * int(getattr(getattr(self.model, "config", None), "d_model", 1))
         return max(1, min(_CHUNK, _CHUNK_NUMBERS // (longest * width)))
 
-    def _chunk_rows(self, chunk: Sequence[Region]) -> list[Rows]:
-        tokens: list[Tokens] = [region.read() for region in chunk]
+    def _chunk_rows(self, tokens: Sequence[Tokens]) -> list[Rows]:
         own = self._rows(tokens)
         if self.strands == "forward":
             return own
@@ -96,6 +106,10 @@ class Embedder:
                 return np.concatenate([piece.cpu().numpy() for piece in pieces])
             flat = (piece.flatten(1) for piece in pieces)
             return pool_pieces(flat, sequence, self.pool).reshape(len(self._numbers), -1)
+
+
+def _read(chunk: list[Region]) -> tuple[list[Region], list[Tokens]]:
+    return chunk, [region.read() for region in chunk]
 
 
 def _pooled(model: nn.Module, numbers: Sequence[int], pool: Pool, tokens: Integer[Tensor, "b l"]) -> Tensor:

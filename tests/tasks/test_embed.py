@@ -1,5 +1,7 @@
 """Embeddings: what is pooled, what a vector may depend on, and files in and out."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from dnasm.genome import Genome
 from dnasm.models.backbone import LanguageModel
 from dnasm.models.checkpoint import load, save_model
 from dnasm.tasks import embed as verb
+from dnasm.tasks import embedder
 from dnasm.tasks.embed import embed
+from dnasm.tasks.embed_regions import Region
 from dnasm.tasks.embeddings import Embeddings, model_hash
 from dnasm.tasks.pooling import pool_states
 
@@ -72,6 +76,46 @@ def test_a_vector_depends_on_its_own_sequence_alone(family: str, pool: str) -> N
     assert_array_equal(together, alone)
     backwards = np.asarray(embed(model, texts[::-1], pool=pool, batch_size=3))  # type: ignore[arg-type]
     assert_array_equal(backwards[::-1], together)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_workers_read_ahead_and_change_nothing(
+    model: LanguageModel, genome: Genome, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = _bed(tmp_path, *(f"c {i} {i + 20 + i % 7}" for i in range(12)))
+    expected = embed(model, bed, genome)
+    monkeypatch.setattr(embedder, "_CHUNK", 2)
+    read, names, before = Region.read, [], []
+    hidden = LanguageModel.hidden
+
+    def tell(self: Region) -> np.ndarray:
+        names.append(threading.current_thread().name)
+        return read(self)
+
+    def wait_for_readers(self: LanguageModel, tokens: torch.Tensor, layer: int = -1) -> torch.Tensor:
+        deadline = time.monotonic() + 5
+        while not before and len(names) < min(12, 2 * (workers + 1)) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        before.append(len(names))
+        return hidden(self, tokens, layer)
+
+    monkeypatch.setattr(Region, "read", tell)
+    monkeypatch.setattr(LanguageModel, "hidden", wait_for_readers)
+    result = embed(model, bed, genome, num_workers=workers)
+    assert_array_equal(result, expected)
+    assert result.ids.tolist() == expected.ids.tolist()
+    assert before[0] == 2 * (workers + 1), "chunks that were read before the model was asked about the first"
+    assert {name.startswith("dnasm reader") for name in names} == {workers > 0}
+
+
+def test_workers_end_with_an_error_of_the_model(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LanguageModel, "hidden", lambda *_: (_ for _ in ()).throw(InputError("in the middle")))
+    before = threading.active_count()
+    with pytest.raises(InputError, match="in the middle"):
+        embed(model, ["ACGT"] * 5, num_workers=2)
+    assert threading.active_count() == before
+    with pytest.raises(ConfigError, match="num_workers is -1"):
+        embed(model, ["ACGT"], num_workers=-1)
 
 
 def test_a_region_on_the_reverse_strand_is_read_there(model: LanguageModel, genome: Genome, tmp_path: Path) -> None:
