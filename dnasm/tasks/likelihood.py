@@ -55,3 +55,8 @@ def check_vocabulary(model: nn.Module, *, causal: bool = False) -> None:
         require_dna(config)
         if causal:
             require_causal(config)
+
+
+def sees_both_sides(model: nn.Module) -> bool:
+    """Tell a model that was trained on masked bases; one without a config is taken to read from left to right."""
+    return not getattr(getattr(model, "config", None), "causal", True)

@@ -16,10 +16,12 @@ from dnasm.genome import Genome, Interval
 from dnasm.models.checkpoint import load
 from dnasm.ops import set_backend
 from dnasm.tasks.forward_batches import BatchSize
+from dnasm.tasks.likelihood import sees_both_sides
+from dnasm.tasks.masked_tracks import MaskedTrackScorer
 from dnasm.tasks.new_file import STANDARD_OUTPUT, check_new_file, refuse_same_file
 from dnasm.tasks.precision_guard import compare
 from dnasm.tasks.progress import Meter
-from dnasm.tasks.region_input import Regions
+from dnasm.tasks.region_input import Regions, merge_intervals, read_intervals
 from dnasm.tasks.run_record import now, write_run_json
 from dnasm.tasks.track_output import SUFFIXES, TrackSink, open_track, require_track_format
 from dnasm.tasks.track_scorer import Track, TrackScorer
@@ -45,13 +47,17 @@ def likelihood(
     (as many as there are, at a contig's beginning). A value depends on the base's place, the window and the context
     alone, not on the regions or the batch size. Probabilities are renormalised over A, C, G and T.
 
+    A model that sees both sides has no likelihood of a sequence, but an opinion of each base where that base alone is
+    masked, in the middle of a window of its own. This takes a forward pass for each base and strand.
+
     Args:
-        model: A causal model, as `dnasm.load` returns it.
+        model: As `dnasm.load` returns it.
         genome: What the coordinates speak of.
         regions: A BED, `contig`, `contig:first-last` (from 1, both ends in), intervals, or None for everything.
         window: Bases in a window; None: what the model was built for, at most 8192.
-        context: Bases that each base has before it in its window at least; None: half the window.
-        strands: `forward` reads what lies before a base, `reverse` what lies after it; `mean` averages both.
+        context: Bases that each base has before it in its window at least; None: half the window. Of causal models.
+        strands: `forward` reads what lies before a base, `reverse` what lies after it; `mean` averages both. A model
+            that sees both sides reads the forward strand, the other one, or both.
         batch_size: Windows in a forward call.
 
     Returns:
@@ -59,11 +65,21 @@ def likelihood(
 
     Raises:
         InputError: If a region leaves its contig or is on an unknown one.
-        ConfigError: If window and context do not fit the model, or it sees both sides.
+        ConfigError: If window and context do not fit the model.
     """
     opened = genome if isinstance(genome, Genome) else Genome(genome)
-    scorer = TrackScorer(model, opened, window=window, context=context, strands=strands, batch_size=batch_size)
-    return scorer.score(scorer.intervals(regions))
+    kind = _scorer_kind(model)
+    scorer = kind(model, opened, window=window, context=context, strands=strands, batch_size=batch_size)
+    return scorer.score(_intervals(opened, regions))
+
+
+def _scorer_kind(model: nn.Module) -> type[TrackScorer] | type[MaskedTrackScorer]:
+    return MaskedTrackScorer if sees_both_sides(model) else TrackScorer
+
+
+def _intervals(genome: Genome, regions: Regions) -> list[Interval]:
+    """Find regions on the genome, sorted in its order, those that overlap joined."""
+    return merge_intervals(read_intervals(regions, genome, "likelihood"), genome)
 
 
 def run(config: LikelihoodConfig) -> None:
@@ -76,11 +92,11 @@ def run(config: LikelihoodConfig) -> None:
     started = now()
     outs = _outputs(config)
     scorer = _make_scorer(config, config.dtype)
-    intervals = scorer.intervals(config.regions)
+    intervals = _intervals(scorer.genome, config.regions)
     total = sum(interval.length for interval in intervals)
     plan = (
-        f"{total:,} bases in {len(intervals):,} regions, windows of {scorer.window:,} with {scorer.context:,} of "
-        f"context on {scorer.runner.device} -> {', '.join(outs.values())}"
+        f"{total:,} bases in {len(intervals):,} regions, {scorer.plan} on {scorer.runner.device} -> "
+        f"{', '.join(outs.values())}"
     )
     if config.dry_run:
         print(plan)
@@ -92,7 +108,7 @@ def run(config: LikelihoodConfig) -> None:
     if config.out != STANDARD_OUTPUT:
         files = [config.genome, *([config.regions] if config.regions and Path(config.regions).is_file() else [])]
         weights = Path(config.model) / "model.safetensors"
-        record = counts | {"window": scorer.window, "context": scorer.context}
+        record = counts | {"window": scorer.window, "context": getattr(scorer, "context", None)}
         write_run_json(Path(f"{config.out}.run.json"), config, inputs=[*files, weights], counts=record, started=started)
 
 
@@ -107,10 +123,11 @@ def _outputs(config: LikelihoodConfig) -> dict[str, str]:
     return outs
 
 
-def _make_scorer(config: LikelihoodConfig, dtype: str) -> TrackScorer:
+def _make_scorer(config: LikelihoodConfig, dtype: str) -> TrackScorer | MaskedTrackScorer:
     set_backend(config.conv_backend)
-    return TrackScorer(
-        load(config.model, config.device, dtype),
+    model = load(config.model, config.device, dtype)
+    return _scorer_kind(model)(
+        model,
         Genome(config.genome, quiet=config.quiet),
         window=config.window,
         context=config.context,
@@ -119,7 +136,9 @@ def _make_scorer(config: LikelihoodConfig, dtype: str) -> TrackScorer:
     )
 
 
-def _guard_precision(narrow: TrackScorer, intervals: Sequence[Interval], config: LikelihoodConfig) -> None:
+def _guard_precision(
+    narrow: TrackScorer | MaskedTrackScorer, intervals: Sequence[Interval], config: LikelihoodConfig
+) -> None:
     """Say how far a narrow dtype drifts from float32, and stop there with `strict` if ranks change."""
     exact = _make_scorer(config, "float32")
     drift = compare(_first_values(exact, intervals), _first_values(narrow, intervals), of="bases")
@@ -128,7 +147,7 @@ def _guard_precision(narrow: TrackScorer, intervals: Sequence[Interval], config:
     _say(f"{'warning: ' if drift.swapped else ''}in {config.dtype} {drift} beside float32", config)
 
 
-def _first_values(scorer: TrackScorer, intervals: Sequence[Interval]) -> npt.NDArray[np.float64]:
+def _first_values(scorer: TrackScorer | MaskedTrackScorer, intervals: Sequence[Interval]) -> npt.NDArray[np.float64]:
     sample, room = [], _GUARDED_BASES
     for interval in intervals:
         sample.append(Interval(interval.contig, interval.start, min(interval.end, interval.start + room)))
@@ -140,7 +159,11 @@ def _first_values(scorer: TrackScorer, intervals: Sequence[Interval]) -> npt.NDA
 
 
 def _write(
-    scorer: TrackScorer, intervals: Sequence[Interval], outs: dict[str, str], total: int, config: LikelihoodConfig
+    scorer: TrackScorer | MaskedTrackScorer,
+    intervals: Sequence[Interval],
+    outs: dict[str, str],
+    total: int,
+    config: LikelihoodConfig,
 ) -> dict[str, int]:
     scored = 0
     with ExitStack() as stack:
@@ -155,7 +178,8 @@ def _write(
                 sink.write(track.contig, track.start, getattr(track, name))
             scored += int(np.isfinite(track.log_likelihood).sum())
             meter.advance(track.end - track.start)
-    _say(f"{scored:,} of {total:,} bases have a value; N and a contig's first base have none", config)
+    why = "N has none" if sees_both_sides(scorer.runner.model) else "N and a contig's first base have none"
+    _say(f"{scored:,} of {total:,} bases have a value; {why}", config)
     return {"bases": total, "bases_with_a_value": scored}
 
 

@@ -46,8 +46,11 @@ def mutagenesis(
 ) -> Mutagenesis:
     """Replace every base by each other one, and say how much likelier or less likely the sequence becomes.
 
+    A model that sees both sides is asked for all four letters where a base is masked: its numbers are those of
+    `score_variants(method="masked_llr")`, and deletions and gradient are nan.
+
     Args:
-        model: A causal model, as `dnasm.load` returns it.
+        model: As `dnasm.load` returns it.
         seq: A sequence, letters or token ids; with `genome` a place, as `chr20:1,001-1,100` (from 1, both ends in).
         genome: What the place is on; each base then stands in a window of its contig.
         window: Bases in that window; None: what the model was built for, at most 8192. A region longer than half of
@@ -99,6 +102,8 @@ def run(config: MutagenesisConfig) -> None:
         print(plan)
         return
     _say(plan, config)
+    if scan.masked:
+        _say("the model sees both sides: each base is masked in turn; deletions and gradient x input are empty", config)
     if config.dtype != "float32":
         _guard_precision(scan, genome, region, config)
     result = scan.region(genome, region, config.window)

@@ -10,9 +10,10 @@ from dnasm.errors import InputError
 from dnasm.genome import Genome, Interval
 from dnasm.tasks.allele_windows import Change, place_window
 from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice, check_length
-from dnasm.tasks.likelihood import check_vocabulary
+from dnasm.tasks.likelihood import check_vocabulary, sees_both_sides
+from dnasm.tasks.masked_bases import expected_in_region, expected_in_sequence
 from dnasm.tasks.mutagenesis_table import Mutagenesis
-from dnasm.tasks.mutation_scan import StrandScan, scan_strand
+from dnasm.tasks.mutation_scan import StrandScan, masked_scan, scan_strand
 from dnasm.tasks.variant_scorer import Strands, pick_window
 from dnasm.vocabulary import Tokens
 
@@ -31,9 +32,11 @@ class Mutagenizer:
         gradient: bool = True,
         batch_size: BatchSize = "auto",
     ) -> None:
-        check_vocabulary(model, causal=True)
+        check_vocabulary(model)
         check_choice("strands", strands, ("forward", "reverse", "mean"))
         self.model = model
+        self.masked = sees_both_sides(model)
+        """Whether each base is masked in turn; then there are neither deletions nor a gradient."""
         self.runner = BatchRunner(model, batch_size, pad=True)
         self._strands = ("forward", "reverse") if strands == "mean" else (strands,)
         self._deletions, self._gradient = deletions, gradient
@@ -41,6 +44,9 @@ class Mutagenizer:
     def sequence(self, tokens: Tokens) -> Mutagenesis:
         """Change each base of a sequence that stands by itself."""
         check_length("the sequence", len(tokens), self.runner.max_length, _SHORTEST)
+        if self.masked:
+            expected = {strand: expected_in_sequence(self.runner, tokens, strand) for strand in self._strands}
+            return _joined(tokens, {strand: masked_scan(tokens, found) for strand, found in expected.items()})
         none = np.empty(0, np.uint8)
         scans = {strand: self._scan(tokens, none, strand, 0, len(tokens)) for strand in self._strands}
         return _joined(tokens, scans)
@@ -61,6 +67,8 @@ class Mutagenizer:
         return Mutagenesis(letters, **whole, contig=region.contig, start=region.start)
 
     def _part(self, genome: Genome, part: Interval, size: int) -> Mutagenesis:
+        if self.masked:
+            return self._masked_part(genome, part, size)
         length = genome.contigs[part.contig]
         middle = (part.start + part.end) // 2
         scans = {}
@@ -77,6 +85,12 @@ class Mutagenizer:
             beyond = genome.tokens(part.contig, max(0, far[0]), min(far[1], length))
             scans[strand] = self._scan(tokens, beyond, strand, part.start - start, part.end - start)
         return replace(_joined(genome.tokens(part.contig, part.start, part.end), scans), contig=part.contig)
+
+    def _masked_part(self, genome: Genome, part: Interval, size: int) -> Mutagenesis:
+        tokens = genome.tokens(part.contig, part.start, part.end)
+        expected = {strand: expected_in_region(self.runner, genome, part, size, strand) for strand in self._strands}
+        scans = {strand: masked_scan(tokens, found) for strand, found in expected.items()}
+        return replace(_joined(tokens, scans), contig=part.contig)
 
     def _scan(self, tokens: Tokens, beyond: Tokens, strand: str, first: int, last: int) -> StrandScan:
         wanted = {"deletions": self._deletions, "gradient": self._gradient}

@@ -1,4 +1,6 @@
-"""What a causal model thinks of every single change of a stretch of DNA, one strand at a time.
+"""What a model thinks of every single change of a stretch of DNA, one strand at a time.
+
+A model that sees both sides is asked for all four letters where a base is masked. What follows is of causal models.
 
 Changes are exact: each changed sequence goes through the model. Beside them stands gradient x input, one forward and
 one backward pass for all positions together: the log-likelihood is taken as a function of soft letters, which enter
@@ -75,6 +77,23 @@ def scan_strand(
     if gradient:
         slopes[known] = input_gradient(runner.model, tokens)[first:last][known]
     return StrandScan(changes, slopes)
+
+
+def masked_scan(tokens: Tokens, expected: npt.NDArray[np.floating]) -> StrandScan:
+    """Turn what is expected at each base, masked, into changes: log p(other) - log p(own).
+
+    A deletion has no base of its own to mask, and what is expected at a masked base does not depend on its letter, so
+    that there is no gradient either.
+
+    Args:
+        tokens: Forward strand.
+        expected: (n, 4), log-probabilities of A, C, G and T; nan at N.
+    """
+    own = np.clip(tokens.astype(np.int64) - vocabulary.A, 0, 3)
+    wide = expected.astype(np.float64)
+    changes = np.full((len(tokens), 5), np.nan)
+    changes[:, :DELETION] = wide - np.take_along_axis(wide, own[:, None], 1)
+    return StrandScan(changes, np.full((len(tokens), 4), np.nan))
 
 
 def _columns(token: int, *, deletions: bool) -> Sequence[int]:

@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from dnasm.errors import ConfigError
 from dnasm.models.likelihood import base_log_probs
 from dnasm.tasks.forward_batches import BatchRunner, check_choice
 from dnasm.tasks.likelihood import check_vocabulary
+from dnasm.tasks.masked_bases import masked_log_probs
 from dnasm.tasks.pooling import pool_states
 from dnasm.tasks.window_likelihoods import Window, WindowReader
 from dnasm.vocabulary import BASES, MASK, Tokens
@@ -23,7 +23,6 @@ Method = Literal[
 ]  # fmt: skip
 
 _CAUSAL, _MASKED = ("llr", "llr_mean", "next_base_divergence"), ("masked_llr", "pseudo_likelihood")
-_MASKED_AT_ONCE = 256  # copies of a window, each with another base masked
 
 
 class Pair(NamedTuple):
@@ -96,14 +95,9 @@ class Measurer:
 
     def _pseudo(self, window: Tokens) -> float:
         """Sum each base's log-probability with that base alone masked."""
-        total = 0.0
         places = np.flatnonzero(np.isin(window, BASES))
-        for part in np.split(places, range(_MASKED_AT_ONCE, len(places), _MASKED_AT_ONCE)):
-            copies = np.repeat(window[None], len(part), 0)
-            copies[np.arange(len(part)), part] = MASK
-            found = np.stack(self._runner.run(list(copies), partial(_at_mask, self._runner.model)))
-            total += float(found[np.arange(len(part)), window[part].astype(np.int64) - BASES[0]].sum(dtype=np.float64))
-        return total
+        found = masked_log_probs(self._runner, [window] * len(places), places.tolist())
+        return float(found[np.arange(len(places)), window[places].astype(np.int64) - BASES[0]].sum(dtype=np.float64))
 
 
 def unfit(method: Method, ref_length: int, alt_length: int) -> str:
@@ -126,11 +120,6 @@ def _check_kind(model: nn.Module, method: Method) -> None:
 
 def _distributions(model: nn.Module, tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b l 4"]:
     return base_log_probs(model(tokens))
-
-
-def _at_mask(model: nn.Module, tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b 4"]:
-    place = (tokens == MASK).int().argmax(1)
-    return base_log_probs(model(tokens)[torch.arange(len(tokens), device=tokens.device), place])
 
 
 def _embed(model: Any, layer: int, tokens: Integer[Tensor, "b l"]) -> Float[Tensor, "b d"]:

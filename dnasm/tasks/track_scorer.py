@@ -21,7 +21,6 @@ from dnasm.genome import Genome, Interval
 from dnasm.models.likelihood import base_log_probs, target_log_probs
 from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice
 from dnasm.tasks.likelihood import check_vocabulary
-from dnasm.tasks.region_input import Regions, merge_intervals, read_intervals
 from dnasm.tasks.variant_scorer import Strands, pick_window
 from dnasm.vocabulary import Tokens
 
@@ -140,9 +139,10 @@ class TrackScorer:
             raise ConfigError(f"context is {context}; it must be from 1 to {self.window - 1}, less than the window")
         self._reverse = {"forward": (False,), "reverse": (True,), "mean": (False, True)}[strands]
 
-    def intervals(self, regions: Regions) -> list[Interval]:
-        """Find the regions on the genome, sorted in its order, those that overlap joined."""
-        return merge_intervals(read_intervals(regions, self.genome, "likelihood"), self.genome)
+    @property
+    def plan(self) -> str:
+        """How each base is scored."""
+        return f"windows of {self.window:,} with {self.context:,} of context"
 
     def score(self, intervals: Sequence[Interval]) -> Iterator[Track]:
         """Yield the values of sorted intervals piece by piece, each base once."""

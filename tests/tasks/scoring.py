@@ -3,6 +3,7 @@
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +39,15 @@ class Doublets(nn.Module):
         return logits.scatter(-1, tokens.long()[..., None], math.log(0.7))
 
 
-def small_model(family: str = "hyena", max_length: int | None = 256) -> LanguageModel:
-    """Build a model with random weights, a few thousand of them, large enough to make bases matter."""
+def small_model(family: str = "hyena", max_length: int | None = 256, **more: Any) -> LanguageModel:
+    """Build a model with random weights, a few thousand of them, large enough to make bases matter.
+
+    More settings, as `bidirectional=True` for a model of masked bases.
+    """
     torch.manual_seed(1)
     config = ModelConfig(
         family=family, d_model=16, d_inner=32, num_layers=2, max_length=max_length, filter_order=8, state_size=8,
-        num_heads=2, embedding_dropout=0.1,
+        num_heads=2, embedding_dropout=0.1, **more,
     )  # type: ignore[arg-type]  # fmt: skip
     model = build_model(config)
     with torch.no_grad():

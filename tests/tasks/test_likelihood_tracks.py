@@ -133,6 +133,38 @@ def test_the_reverse_complement_swaps_the_strands(model: LanguageModel, genome: 
         assert_array_equal(both[::-1], whole(likelihood(model, genome, "one"), "one", 700, column))
 
 
+def test_a_model_of_masked_bases_says_what_it_expects_at_each(genome: Genome) -> None:
+    model = small_model(max_length=64, bidirectional=True)
+    for contig, letters in (("one", LETTERS), ("two", SECOND)):
+        tracks = list(likelihood(model, genome, contig, window=31, strands="forward"))
+        values, entropies = (whole(tracks, contig, len(letters), c) for c in ("log_likelihood", "entropy"))
+        assert np.flatnonzero(np.isnan(values)).tolist() == [i for i, letter in enumerate(letters) if letter == "N"]
+        for base in (0, 3, 16, 29, 33, 50, len(letters) - 1):
+            start = max(0, min(base - 15, len(letters) - 31))
+            window = torch.from_numpy(vocabulary.encode(letters[start : start + 31]))[None]
+            window[0, base - start] = vocabulary.MASK
+            with torch.inference_mode():
+                expected = model(window)[0, base - start, vocabulary.A : vocabulary.T + 1].double().log_softmax(-1)
+            assert_allclose(values[base], expected["ACGT".index(letters[base])], atol=2e-5)
+            assert_allclose(entropies[base], -(expected.exp() * expected).sum(), atol=2e-5)
+
+
+def test_masked_values_depend_on_their_place_and_swap_with_the_strands(genome: Genome, tmp_path: Path) -> None:
+    model = small_model(max_length=64, bidirectional=True)
+    everything = {
+        strands: whole(likelihood(model, genome, "one", window=32, strands=strands), "one", 700)  # type: ignore[arg-type]
+        for strands in ("forward", "reverse", "mean")
+    }
+    assert_allclose(everything["mean"], (everything["forward"] + everything["reverse"]) / 2, atol=1e-6)
+    assert np.abs(everything["forward"] - everything["reverse"]).max() > 0.01
+    some = whole(likelihood(model, genome, "one:301-340", window=32, batch_size=3), "one", 700)
+    assert_array_equal(some[300:340], everything["mean"][300:340])
+    assert np.isnan(some).sum() == 660
+    turned = Genome(write_fasta(tmp_path / "turned.fa", one=reverse_complement(LETTERS)))
+    reverse = whole(likelihood(model, turned, window=32, strands="reverse"), "one", 700)
+    assert_array_equal(reverse[::-1], everything["forward"])
+
+
 @pytest.mark.parametrize(
     ("text", "interval"),
     [
@@ -171,6 +203,8 @@ def test_settings_that_do_not_fit_are_refused(model: LanguageModel, genome: Geno
     ):
         with pytest.raises(ConfigError, match=words):
             likelihood(model, genome, **settings)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="context is 8: it is for models that read from left to right"):
+        likelihood(small_model(bidirectional=True), genome, context=8)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +260,22 @@ def test_no_regions_make_an_empty_track(command: list[str], tmp_path: Path) -> N
     assert cli.main([*command, "--regions", str(tmp_path / "none.bed"), "--out", str(tmp_path / "o.bw")]) == 0
     with pyBigWig.open(str(tmp_path / "o.bw")) as file:
         assert file.intervals("one") is None
+
+
+def test_the_command_takes_a_model_of_masked_bases(
+    genome: Genome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = small_model(max_length=64, bidirectional=True)
+    folder = save_model(model, tmp_path / "m", {})
+    command = ["likelihood", "--model", str(folder), "--genome", str(genome.path), "--device", "cpu"]
+    assert cli.main([*command, "--regions", "two:21-40", "--out", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert "each base masked in the middle of 64" in err
+    assert "17 of 20 bases have a value; N has none" in err
+    values = whole(likelihood(model, genome, "two:21-40"), "two", 73)
+    assert_allclose(
+        [float(line.split("\t")[3]) for line in out.splitlines()[1:]], values[np.isfinite(values)], rtol=1e-5
+    )
 
 
 def test_errors_and_dry_runs_leave_nothing(

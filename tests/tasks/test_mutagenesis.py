@@ -83,6 +83,38 @@ def test_one_base_of_a_region_is_what_score_says(model: LanguageModel, genome: G
     assert_allclose(mutagenesis(model, f"c:{pos}", genome, window=32).deletion, deleted.llr, atol=2e-5)
 
 
+@pytest.mark.parametrize("settings", [{"bidirectional": True}, {"equivariant": True}])
+def test_a_model_of_masked_bases_gives_what_score_says(genome: Genome, settings: dict[str, bool]) -> None:
+    model = small_model(max_length=64, **settings)
+    result = mutagenesis(model, "c:1-30", genome, window=20)  # longer than half the window, at the contig's beginning
+    assert np.isnan(result.deletion).all()
+    assert np.isnan(result.gradient).all()
+    variants = [f"c:{i + 1}:{ref}:{alt}" for i, ref in enumerate(LETTERS[:30]) for alt in "ACGT" if alt != ref]
+    table = dnasm.score_variants(model, variants, genome, window=20, method="masked_llr")
+    chosen = np.array([[alt != ref for alt in "ACGT"] for ref in LETTERS[:30]])
+    for name, values in (("llr", table.llr), ("forward", table.llr_forward), ("reverse", table.llr_reverse)):
+        assert_allclose(getattr(result, name)[:, :4][chosen], values, atol=2e-5)
+    assert_array_equal(result.llr[~chosen], 0.0)
+    patched = mutagenesis(model, f"c:{N_AT}-{N_AT + 2}", genome, window=20)
+    assert np.isnan(patched.llr).all(1).tolist() == [False, True, False]
+
+
+def test_a_sequence_is_its_own_window_for_a_model_of_masked_bases() -> None:
+    model = small_model(max_length=64, bidirectional=True)
+    text = f"{LETTERS[:20]}N{LETTERS[20:30]}"
+    result = mutagenesis(model, text)
+    tokens = torch.from_numpy(vocabulary.encode(text))[None]
+    for place in (0, 7, 30):
+        hidden = tokens.clone()
+        hidden[0, place] = vocabulary.MASK
+        with torch.inference_mode():
+            expected = model(hidden)[0, place, 7:11].double().log_softmax(-1)
+        assert_allclose(result.forward[place, :4], expected - expected["ACGT".index(text[place])], atol=2e-5)
+    assert np.isnan(result.llr[20]).all()
+    other = mutagenesis(model, reverse_complement(text))
+    assert_array_equal(other.forward, result.reverse[::-1, [3, 2, 1, 0, 4]])
+
+
 def test_a_long_region_is_taken_in_parts(model: LanguageModel, genome: Genome) -> None:
     whole = mutagenesis(model, "c:101-140", genome, window=32)
     assert whole.sequence == LETTERS[100:140]
@@ -276,6 +308,24 @@ def test_the_command_writes_what_the_function_returns(
     assert table["llr"].to_pylist() == pytest.approx([float(row[4]) for row in rows], rel=1e-7)
     assert cli.main([*command, "--region", "c:101-103", "--out", "-", "--quiet", "--no-gradient"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3 * 4
+
+
+def test_the_command_takes_a_model_of_masked_bases(
+    genome: Genome, effects: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_model(small_model(max_length=64, bidirectional=True), tmp_path / "m", {})
+    words = ["mutagenesis", "--model", str(folder), "--genome", str(genome.path), "--device", "cpu", "--window", "32"]
+    measured = ["--measured", str(_write_measured(tmp_path / "m.tsv", effects, 100))]
+    out = ["--region", "c:101-110", "--out", str(tmp_path / "o.tsv"), "--picture", str(tmp_path / "o")]
+    assert cli.main([*words, *out, *measured]) == 0
+    said = capsys.readouterr().err
+    assert "each base is masked in turn; deletions and gradient x input are empty" in said
+    assert "model: Pearson" in said
+    assert "gradient x input: Pearson" not in said
+    header, *rows = [line.split("\t") for line in (tmp_path / "o.tsv").read_text().splitlines()]
+    assert len(rows) == 30
+    assert {row[header.index("gradient_llr")] for row in rows} == {""}
+    assert (tmp_path / "o.png").is_file()
 
 
 def test_what_cannot_be_done_is_said_first(
