@@ -20,9 +20,9 @@ from dnasm.models.importers.source import read_source
 from dnasm.models.likelihood import sequence_log_likelihoods
 from dnasm.models.mixers import H3
 from dnasm.vocabulary import encode
+from tests.models.plain_layers import State, attention, convolve, layer_norm, linear
 
 Maker = Callable[..., dict[str, Tensor]]
-State = dict[str, Tensor]
 
 
 @pytest.mark.parametrize("head_dim", [1, 8])
@@ -39,51 +39,20 @@ def test_the_official_layer(shared: Path, head_dim: int) -> None:
 # The language model as its authors wrote it, in float64, one equation after the other.
 
 
-def _norm(x: Tensor, s: State, name: str) -> Tensor:
-    return torch.nn.functional.layer_norm(x, x.shape[-1:], s[f"{name}.weight"], s[f"{name}.bias"])
-
-
-def _linear(x: Tensor, s: State, name: str) -> Tensor:
-    return x @ s[f"{name}.weight"].T + s[f"{name}.bias"]
-
-
-def _convolve(x: Tensor, k: Tensor) -> Tensor:
-    n = 2 * x.shape[1]
-    spectrum = torch.fft.rfft(x, n, dim=1) * torch.fft.rfft(k.T, n, dim=0)
-    return torch.fft.irfft(spectrum, n, dim=1)[:, : x.shape[1]]
-
-
 def _h3(x: Tensor, s: State, m: str) -> Tensor:
-    q, k, v = (_linear(x, s, f"{m}.{name}_proj") for name in "qkv")
+    q, k, v = (linear(x, s, f"{m}.{name}_proj") for name in "qkv")
     n, length = s[f"{m}.ssm_k_kernel.kernel.B"].shape[-1], x.shape[1]
     b, c = s[f"{m}.ssm_k_kernel.kernel.B"], s[f"{m}.ssm_k_kernel.kernel.C"][0]
     shift = torch.stack([(b[:, : n - j] * c[:, j:]).sum(1) for j in range(n)], 1)
-    k = _convolve(k, shift[:, :length]) + s[f"{m}.ssm_k_D"] * k
+    k = convolve(k, shift[:, :length]) + s[f"{m}.ssm_k_D"] * k
     a = torch.complex(-s[f"{m}.kernel.kernel.inv_A_real"].exp(), s[f"{m}.kernel.kernel.A_imag"])
     dt = s[f"{m}.kernel.kernel.log_dt"].exp()[:, None]
     b, c = (torch.view_as_complex(s[f"{m}.kernel.kernel.{name}"].reshape(*a.shape, 2)) for name in "BC")
     pole = (1 + a * dt / 2) / (1 - a * dt / 2)
     powers = pole[..., None] ** torch.arange(length)
     kernel = 2 * ((b * c * dt / (1 - a * dt / 2))[..., None] * powers).sum(1).real
-    y = _convolve(k * v, kernel) + s[f"{m}.D"] * k * v
-    return _linear(y * q, s, f"{m}.output_linear")
-
-
-def _turn(x: Tensor, channels: int) -> Tensor:
-    frequency = 10_000 ** (-torch.arange(0, channels, 2).double() / channels)
-    turned = x[..., : channels // 2] + 1j * x[..., channels // 2 : channels]
-    turned = turned * torch.exp(1j * torch.arange(x.shape[1])[:, None, None] * frequency)
-    return torch.cat([turned.real, turned.imag, x[..., channels:]], -1)
-
-
-def _attention(x: Tensor, s: State, m: str, heads: int, rotary: int) -> Tensor:
-    q, k, v = _linear(x, s, f"{m}.Wqkv").unflatten(-1, (3, heads, -1)).unbind(2)
-    if rotary:
-        q, k = _turn(q, rotary), _turn(k, rotary)
-    scores = torch.einsum("bthd,bshd->bhts", q, k) / q.shape[-1] ** 0.5
-    future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
-    weights = scores.masked_fill(future, -torch.inf).softmax(-1)
-    return _linear(torch.einsum("bhts,bshd->bthd", weights, v).flatten(2), s, f"{m}.out_proj")
+    y = convolve(k * v, kernel) + s[f"{m}.D"] * k * v
+    return linear(y * q, s, f"{m}.output_linear")
 
 
 def _language_model(state: State, ids: Tensor, heads: int = 4, rotary: int = 0) -> Tensor:
@@ -91,12 +60,12 @@ def _language_model(state: State, ids: Tensor, heads: int = 4, rotary: int = 0) 
     x = s["backbone.embeddings.word_embeddings.weight"][ids]
     for i in range(12):
         layer = f"backbone.layers.{i}"
-        inner, mixer = _norm(x, s, f"{layer}.norm1"), f"{layer}.mixer"
+        inner, mixer = layer_norm(x, s, f"{layer}.norm1"), f"{layer}.mixer"
         attends = f"{mixer}.Wqkv.weight" in s
-        x = x + (_attention(inner, s, mixer, heads, rotary) if attends else _h3(inner, s, mixer))
-        inner = _linear(_norm(x, s, f"{layer}.norm2"), s, f"{layer}.mlp.fc1")
-        x = x + _linear(torch.nn.functional.gelu(inner, approximate="tanh"), s, f"{layer}.mlp.fc2")
-    return _norm(x, s, "backbone.ln_f") @ s["lm_head.weight"].T
+        x = x + (attention(inner, s, mixer, heads, rotary) if attends else _h3(inner, s, mixer))
+        inner = linear(layer_norm(x, s, f"{layer}.norm2"), s, f"{layer}.mlp.fc1")
+        x = x + linear(torch.nn.functional.gelu(inner, approximate="tanh"), s, f"{layer}.mlp.fc2")
+    return layer_norm(x, s, "backbone.ln_f") @ s["lm_head.weight"].T
 
 
 def _old_names(state: State) -> State:
@@ -197,8 +166,8 @@ def test_a_published_shape_says_so(h3: Maker, tmp_path: Path) -> None:
     from dnasm.models.importers.source import Source
 
     source = Source(tmp_path / "model.pt", {}, {}, has_config=False, lightning=False)
-    for attention, rotary in (([10, 21], 64), ([8, 16, 24], 0)):
-        heads, found, notes = _attention(attention, source, H3Settings(), None, 2560, 32)
+    for layers, rotary in (([10, 21], 64), ([8, 16, 24], 0)):
+        heads, found, notes = _attention(layers, source, H3Settings(), None, 2560, 32)
         assert (heads, found) == (20, rotary)
         assert len(notes) == 2
     assert _attention([10, 21], source, H3Settings(num_heads=10, rotary_dim=0), None, 2560, 32) == (10, 0, [])
