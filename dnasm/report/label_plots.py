@@ -63,7 +63,7 @@ def plot_calibration(labels: Labels, scores: Numbers) -> str:
             linewidth=1.2, elinewidth=1.1, capsize=2,
         )  # fmt: skip
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("score (nats), median of each tenth")
+        axes.set_xlabel("score, median of each tenth")
         axes.set_ylabel("share of positives")
         return to_svg(figure, "calibration", "Share of positives by score")
 

@@ -71,7 +71,7 @@ class VariantRow:
     pos: int
     ref_length: int
     change: str
-    llr: float
+    value: float
     forward: float
     reverse: float
     context: Context | None
@@ -81,8 +81,12 @@ class VariantRow:
 
 @dataclass(frozen=True)
 class ScoreBlock:
-    """The part of the page on a score table."""
+    """The part of the page on a score table, by one method."""
 
+    method: str
+    title: str
+    signed: bool
+    """Whether a score says more or less likely; a distance only says how far."""
     source: str
     counts: Mapping[str, int]
     figures: Sequence[FigureBlock]
@@ -107,6 +111,8 @@ class LabelBlock:
     """The part of the page on labelled variants."""
 
     source: str
+    direction: str
+    """Which scores of the model speak for a positive."""
     positives: int
     negatives: int
     rows: Sequence[PredictorRow]
@@ -123,7 +129,8 @@ class Page:
     warnings: Sequence[str]
     figures: Sequence[FigureBlock]
     tables: Sequence[MarkovTable]
-    scores: ScoreBlock | None
+    scores: Sequence[ScoreBlock]
+    """One for each method."""
     settings: Mapping[str, Mapping[str, str]]
     versions: Mapping[str, str]
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -143,10 +150,17 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = Markup  # our own SVG, which holds no text of a user
-    environment.filters["signed"] = _signed
+    environment.filters["number"] = _number
     return environment.get_template("page.html.jinja").render(page=page)
 
 
-def _signed(value: float) -> str:
-    """Write a score with its sign, as typesetters do; a dash where there is none."""
-    return "\N{EN DASH}" if math.isnan(value) else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+def _number(value: float, *, signed: bool) -> str:
+    """Write a score to four digits, with its sign where it has one, as typesetters do; a dash where there is none.
+
+    >>> _number(-0.00012345, signed=True), _number(12.5, signed=False)
+    ('\u22120.0001234', '12.500')
+    """
+    if math.isnan(value):
+        return "\N{EN DASH}"
+    digits = 3 if value == 0 or abs(value) >= 0.1 else min(12, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")

@@ -90,11 +90,13 @@ def join_positions(start: Numbers, end: Numbers, bits: Numbers, targets: Numbers
     return np.array(edges), np.array(sums) / np.array(weights)
 
 
-def plot_score_distribution(groups: Mapping[str, Numbers]) -> str:
+def plot_score_distribution(groups: Mapping[str, Numbers], label: str, name: str = "scores") -> str:
     """Draw how scores are distributed, in a stack of groups.
 
     Args:
         groups: Name -> scores; at most three, the largest first.
+        label: What the scores are, with their unit.
+        name: Word that no other figure of the page has.
     """
     colours = (COLOURS["accent"], COLOURS["second"], COLOURS["third"])
     everything = np.concatenate(list(groups.values()))
@@ -108,14 +110,15 @@ def plot_score_distribution(groups: Mapping[str, Numbers]) -> str:
             label=[f"{name} ({len(values):,})" for name, values in groups.items()],
         )
         axes.axvline(0, color=COLOURS["ink"], linewidth=0.8)
-        axes.set_xlabel("log-likelihood ratio (nats)")
+        axes.set_xlabel(label)
         axes.set_ylabel("alleles")
-        axes.legend(loc="upper left", fontsize=8)
-        return to_svg(figure, "scores", "Distribution of variant scores")
+        axes.legend(loc="upper left" if low < 0 else "upper right", fontsize=8)
+        return to_svg(figure, name, "Distribution of variant scores")
 
 
-def plot_strands(forward: Numbers, reverse: Numbers) -> str:
-    """Draw both strands' scores against each other."""
+def plot_strands(forward: Numbers, reverse: Numbers, unit: str, name: str = "strands") -> str:
+    """Draw both strands' scores against each other; `name` is a word that no other figure of the page has."""
+    of = f" ({unit})" if unit else ""
     with drawing() as (figure, axes):
         low, high = _central_range(np.concatenate([forward, reverse]))
         axes.axline((0, 0), slope=1, color=COLOURS["line"], linewidth=0.8)
@@ -123,9 +126,9 @@ def plot_strands(forward: Numbers, reverse: Numbers) -> str:
             np.clip(forward, low, high), np.clip(reverse, low, high), linestyle="", marker="o", markersize=1.8,
             markeredgewidth=0, alpha=0.45, color=COLOURS["accent"], rasterized=len(forward) > 3000,
         )  # fmt: skip
-        axes.set_xlabel("forward strand (nats)")
-        axes.set_ylabel("reverse strand (nats)")
-        return to_svg(figure, "strands", "Scores of the forward strand against those of the reverse strand")
+        axes.set_xlabel(f"forward strand{of}")
+        axes.set_ylabel(f"reverse strand{of}")
+        return to_svg(figure, name, "Scores of the forward strand against those of the reverse strand")
 
 
 def plot_track(start: int, values: Numbers, name: str) -> str:
@@ -182,6 +185,6 @@ def _limit(axes: Axes, values: Numbers) -> None:
 
 
 def _central_range(values: Numbers) -> tuple[float, float]:
-    """Find a range around 0 that holds all but a few outliers, which are drawn at its edge."""
-    reach = max(float(np.quantile(np.abs(values), 0.998)) if values.size else 1.0, 1e-6) * 1.05
-    return (-reach, reach)
+    """Find a range around 0, or from 0 on, that holds all but a few outliers, which are drawn at its edge."""
+    reach = max(float(np.quantile(np.abs(values), 0.998)) if values.size else 1.0, 1e-9) * 1.05
+    return (-reach if values.min(initial=0.0) < 0 else 0.0, reach)

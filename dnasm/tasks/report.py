@@ -39,7 +39,7 @@ def run(config: ReportConfig) -> None:
     scores, labels, notes = _scores(config)
     tracks = [figure for number, name in enumerate(config.tracks) for figure in track_figures(name, number)]
     page = make_page(made, scores, notes)
-    letters = glyph_symbols() if scores is not None and scores.logo_top else ""
+    letters = glyph_symbols() if any(block.logo_top for block in scores) else ""
     text = render(replace(page, labels=labels, tracks=tracks, letters=letters))
     with new_file(config.out) as draft:
         draft.write_text(text, encoding="utf-8")
@@ -54,28 +54,29 @@ def _without_run(config: ReportConfig) -> Run:
     return Run(path, read_json(record) if record.is_file() else {}, {}, {}, {}, trained=False)
 
 
-def _scores(config: ReportConfig) -> tuple[ScoreBlock | None, LabelBlock | None, list[str]]:
+def _scores(config: ReportConfig) -> tuple[list[ScoreBlock], LabelBlock | None, list[str]]:
     if config.scores is None:
         if config.labels is not None:
             raise ConfigError(f"--labels {config.labels} are of variants: give their --scores too")
-        return None, None, []
-    rows = read_scores(config.scores)
+        return [], None, []
+    table = read_scores(config.scores)
     genome, why_none = find_genome(config.scores, config.genome)
     model, why_no_logo = find_model(config.scores, genome) if config.logos else (None, "")
-    block = score_block(rows, Path(config.scores).name, genome, model)
+    blocks = [score_block(method, rows, Path(config.scores).name, genome, model) for method, rows in table.items()]
     notes = [note for note in (why_none, why_no_logo) if note]
     labels = read_evaluation(config.scores)
     if config.labels is not None:
         truth = read_labels(config.labels, config.label_column, config.positive)
-        labels = label_block(rows, truth, Path(config.labels).name, genome)
-    unscored = {status: count for status, count in block.counts.items() if status != "ok"}
+        labels = label_block(table, truth, Path(config.labels).name, genome)
+    counts = blocks[0].counts
+    unscored = {status: count for status, count in counts.items() if status != "ok"}
     if unscored:
         listed = ", ".join(f"{count:,} {status}" for status, count in unscored.items())
-        notes.append(f"{sum(unscored.values()):,} of {len(rows):,} alleles have no score: {listed}.")
-    return block, labels, notes
+        notes.append(f"{sum(unscored.values()):,} of {sum(counts.values()):,} alleles have no score: {listed}.")
+    return blocks, labels, notes
 
 
-def make_page(made: Run, scores: ScoreBlock | None, notes: Sequence[str] = ()) -> Page:
+def make_page(made: Run, scores: Sequence[ScoreBlock], notes: Sequence[str] = ()) -> Page:
     """Put together what the page shows of a run."""
     counts: Mapping[str, Any] = made.record.get("counts", {})
     config: Mapping[str, Any] = made.record.get("config", {})
@@ -121,7 +122,7 @@ def _duration(seconds: Any) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds % 60:.0f} s"
 
 
-def _facts(made: Run, scores: ScoreBlock | None) -> list[Fact]:
+def _facts(made: Run, scores: Sequence[ScoreBlock]) -> list[Fact]:
     facts = []
     ours, best = _model_bits(made, ALL), _best_markov(made)
     if ours is not None:
@@ -135,9 +136,9 @@ def _facts(made: Run, scores: ScoreBlock | None) -> list[Fact]:
         gain = best["bits_per_base"] - ours
         note = "bits below the best Markov model" if gain >= 0 else "bits above the best Markov model"
         facts.append(Fact("Difference", f"{abs(gain):.4f}", note))
-    if scores is not None:
-        total = sum(scores.counts.values())
-        facts.append(Fact("Variants scored", f"{scores.counts.get('ok', 0):,}", f"of {total:,} alleles"))
+    if scores:
+        counts = scores[0].counts
+        facts.append(Fact("Variants scored", f"{counts.get('ok', 0):,}", f"of {sum(counts.values()):,} alleles"))
     return facts
 
 

@@ -3,31 +3,36 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from dnasm.errors import ConfigError, InputError, MissingExtra
 from dnasm.genome.files import lines, open_bytes
-from dnasm.genome.vcf import read_vcf
+from dnasm.genome.vcf import VcfRecord, read_vcf
+from dnasm.tasks.score_methods import Method
 
 Numbers = npt.NDArray[np.float64]
 _MAX_JSON_BYTES = 64 << 20
+METHODS = get_args(Method)
+"""How `dnasm score` may have compared alleles; columns are named after it."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One row of a score table."""
+    """One row of a score table, by one method."""
 
     chrom: str
     pos: int
     ref: str
     alt: str
-    llr: float
+    value: float
+    """Of the chosen strands."""
     forward: float
     reverse: float
     status: str
@@ -107,14 +112,17 @@ def _number(text: str | None, where: str) -> float:
         raise InputError(f"{where} is {text[:40]!r}, not a number") from None
 
 
-def read_scores(name: str) -> list[Score]:
+def read_scores(name: str) -> dict[str, list[Score]]:
     """Read a score table: .tsv, .parquet, or an annotated .vcf or .vcf.gz.
+
+    Returns:
+        Every method that the table has columns of, with all its rows in their order; other columns are left alone.
 
     Raises:
         ConfigError: If the suffix names none of these.
         InputError: If it is missing or damaged, or `dnasm score` did not write it.
     """
-    readers: dict[str, Callable[[str], Iterable[Score]]] = {
+    readers: dict[str, Callable[[str], dict[str, list[Score]]]] = {
         ".tsv": _read_tsv,
         ".parquet": _read_parquet,
         ".vcf": _read_vcf,
@@ -124,21 +132,24 @@ def read_scores(name: str) -> list[Score]:
     found = [suffix for suffix in readers if name.lower().endswith(suffix)]
     if not found:
         raise ConfigError(f"--scores {name}: the suffix must be one of {', '.join(readers)}")
-    return list(readers[max(found, key=len)](name))
+    return readers[max(found, key=len)](name)
 
 
-def _read_tsv(name: str) -> Iterable[Score]:
+def _read_tsv(name: str) -> dict[str, list[Score]]:
     with open_bytes(Path(name)) as source:
         rows = ((number, line.split("\t")) for number, line in lines(source) if line)
         _, header = next(rows, (0, []))
-        place = _places(header, name)
+        places = {method: [header.index(column) for column in _columns(method)] for method in _methods(header, name)}
+        found: dict[str, list[Score]] = {method: [] for method in places}
         for number, cells in rows:
             if len(cells) != len(header):
                 raise InputError(f"{name}:{number}: has {len(cells)} columns, the header {len(header)}")
-            yield _score([cells[column] for column in place], f"{name}:{number}")
+            for method, place in places.items():
+                found[method].append(_score([cells[column] for column in place], f"{name}:{number}"))
+    return found
 
 
-def _read_parquet(name: str) -> Iterable[Score]:
+def _read_parquet(name: str) -> dict[str, list[Score]]:
     try:
         import pyarrow.parquet as pq
     except ImportError:
@@ -147,40 +158,61 @@ def _read_parquet(name: str) -> Iterable[Score]:
         table = pq.read_table(name)
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: cannot be read: {error}") from error
-    _places(table.column_names, name)
-    for row in zip(*(table[column].to_pylist() for column in _COLUMNS), strict=True):
-        numbers = [math.nan if value is None else float(value) for value in row[4:7]]
-        yield Score(row[0], int(row[1]), row[2], row[3], numbers[0], numbers[1], numbers[2], row[7])
+    found: dict[str, list[Score]] = {}
+    for method in _methods(table.column_names, name):
+        rows = zip(*(table[column].to_pylist() for column in _columns(method)), strict=True)
+        found[method] = [
+            Score(row[0], int(row[1]), row[2], row[3], _or_nan(row[4]), _or_nan(row[5]), _or_nan(row[6]), row[7])
+            for row in rows
+        ]
+    return found
 
 
-def _read_vcf(name: str) -> Iterable[Score]:
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _read_vcf(name: str) -> dict[str, list[Score]]:
     with read_vcf(name) as reader:
-        if not any(line.startswith("##INFO=<ID=DNASM_LLR,") for line in reader.header):
-            raise InputError(f"{name}: has no INFO/DNASM_LLR; give an output of dnasm score")
+        declared = {match[1] for line in reader.header if (match := re.match(r"##INFO=<ID=(\w+),", line))}
+        keys = {method: [f"DNASM_{column.upper()}" for column in _columns(method)[4:]] for method in METHODS}
+        found: dict[str, list[Score]] = {method: [] for method in keys if declared.issuperset(keys[method])}
+        if not found:
+            raise InputError(f"{name}: has no INFO/DNASM_LLR or another score; give an output of dnasm score")
         for record in reader:
             info = dict(part.partition("=")[::2] for part in record.text.split("\t", 8)[7].split(";"))
-            keys = ("DNASM_LLR", "DNASM_LLR_FORWARD", "DNASM_LLR_REVERSE", "DNASM_STATUS")
-            values = [info.get(key, "").split(",") for key in keys]
-            if any(len(value) != max(1, len(record.alts)) for value in values):
-                raise InputError(f"{name}:{record.line}: INFO/DNASM_* does not have one value for each ALT")
-            for i, alt in enumerate(record.alts):
-                cells = [record.contig, str(record.pos), record.ref, alt, *(value[i] for value in values)]
-                yield _score(cells, f"{name}:{record.line}")
-            if not record.alts:
-                yield Score(record.contig, record.pos, record.ref, ".", math.nan, math.nan, math.nan, "unsupported")
+            for method, rows in found.items():
+                rows += _of_record(record, info, keys[method], f"{name}:{record.line}")
+    return found
 
 
-_COLUMNS = ("chrom", "pos", "ref", "alt", "llr", "llr_forward", "llr_reverse", "status")
+def _of_record(record: VcfRecord, info: Mapping[str, str], keys: Sequence[str], where: str) -> Iterator[Score]:
+    values = [info.get(key, "").split(",") for key in keys]
+    if any(len(value) != max(1, len(record.alts)) for value in values):
+        raise InputError(f"{where}: INFO/DNASM_* does not have one value for each ALT")
+    for i, alt in enumerate(record.alts):
+        yield _score([record.contig, str(record.pos), record.ref, alt, *(value[i] for value in values)], where)
+    if not record.alts:
+        yield Score(record.contig, record.pos, record.ref, ".", math.nan, math.nan, math.nan, "unsupported")
 
 
-def _places(header: list[str], name: str) -> list[int]:
-    missing = [column for column in _COLUMNS if column not in header]
-    if missing:
-        raise InputError(f"{name}: has no column {missing[0]!r}; give an output of dnasm score")
-    return [header.index(column) for column in _COLUMNS]
+def _columns(method: str) -> tuple[str, ...]:
+    """Columns of one method's rows, in the order of `Score`."""
+    return ("chrom", "pos", "ref", "alt", method, f"{method}_forward", f"{method}_reverse", "status")
+
+
+def _methods(header: Sequence[str], name: str) -> list[str]:
+    """Find the methods that a table has all columns of."""
+    found = [method for method in METHODS if set(_columns(method)).issubset(header)]
+    if not found:
+        missing = next(column for column in _columns("llr") if column not in header)
+        raise InputError(
+            f"{name}: has no column {missing!r} (or those of another method); give an output of dnasm score"
+        )
+    return found
 
 
 def _score(cells: list[str], where: str) -> Score:
     chrom, pos, ref, alt, *numbers, status = cells
-    llr, forward, reverse = (_number(text, where) for text in numbers)
-    return Score(chrom, int(_number(pos, where)), ref, alt, llr, forward, reverse, status)
+    value, forward, reverse = (_number(text, where) for text in numbers)
+    return Score(chrom, int(_number(pos, where)), ref, alt, value, forward, reverse, status)

@@ -15,6 +15,7 @@ from dnasm.report.label_plots import plot_calibration, plot_precision, plot_roc
 from dnasm.report.page import FigureBlock, LabelBlock, PredictorRow
 from dnasm.tasks.contig_names import ContigNames, other_names
 from dnasm.tasks.report_inputs import Score, read_json
+from dnasm.tasks.score_evaluation import DISTANCES
 
 Key = tuple[str, int, str, str]
 Numbers = npt.NDArray[np.float64]
@@ -22,6 +23,7 @@ Numbers = npt.NDArray[np.float64]
 _FEWEST = 5  # of each class
 _NONE = ("", ".", "NA", "nan")
 _DRAWN = 4
+_OURS = "model, "  # what names of the model's own predictors begin with, as `dnasm score --labels` writes them too
 
 
 def read_labels(name: str, column: str, positive: Sequence[str]) -> dict[Key, bool]:
@@ -51,20 +53,32 @@ def read_labels(name: str, column: str, positive: Sequence[str]) -> dict[Key, bo
 
 
 def label_block(
-    scores: Sequence[Score], labels: Mapping[Key, bool], source: str, genome: Genome | None = None
+    table: Mapping[str, Sequence[Score]], labels: Mapping[Key, bool], source: str, genome: Genome | None = None
 ) -> LabelBlock:
     """Compare what scores and simple predictors make of labelled variants.
+
+    Args:
+        table: Method -> scores of the same variants; the first one decides which of them count.
+        labels: Which variants are positives.
+        source: Where the labels came from.
+        genome: For predictors that look at neighbours.
 
     Raises:
         InputError: If too few variants have both a score and a label.
     """
-    found = [
-        (score, label) for score in scores if np.isfinite(score.llr) and (label := _find(score, labels)) is not None
-    ]
-    truth = np.array([label for _, label in found], dtype=bool)
-    llr = np.array([score.llr for score, _ in found], dtype=np.float64)
-    simple = simple_predictors([score for score, _ in found], genome)
-    return _block(source, truth, {"model, -llr": -llr} | simple)
+    first = next(iter(table.values()))
+    found = {
+        i: label
+        for i, score in enumerate(first)
+        if np.isfinite(score.value) and (label := _find(score, labels)) is not None
+    }
+    truth = np.array(list(found.values()), dtype=bool)
+    ours = {}
+    for method, scores in table.items():
+        sign = 1 if method in DISTANCES else -1
+        name = f"{_OURS}{'' if sign > 0 else '-'}{method}"
+        ours[name] = sign * np.array([scores[i].value for i in found], dtype=np.float64)
+    return _block(source, truth, ours | simple_predictors([first[i] for i in found], genome))
 
 
 def read_evaluation(scores: str) -> LabelBlock | None:
@@ -98,7 +112,9 @@ def _block(source: str, truth: npt.NDArray[np.bool_], predictors: Mapping[str, N
     whole = {name: values for name, values in telling.items() if np.isfinite(values).all()}
     drawn = dict(list(whole.items())[:_DRAWN])
     figures = []
-    if drawn:
+    main = next(iter(predictors))
+    sign = -1 if main.startswith(f"{_OURS}-") else 1
+    if main in drawn:
         figures = [
             FigureBlock("ROC", plot_roc(truth, drawn), "Shaded: where 95 % of the model's bootstrap curves lie."),
             FigureBlock(
@@ -108,13 +124,14 @@ def _block(source: str, truth: npt.NDArray[np.bool_], predictors: Mapping[str, N
             ),
             FigureBlock(
                 "Calibration of the score",
-                plot_calibration(truth, -next(iter(drawn.values()))),
+                plot_calibration(truth, sign * drawn[main]),
                 "Share of positives in each tenth of the scores, with 95 % intervals. A flat line says that the score "
                 "tells nothing about the label.",
             ),
         ]
     rows = [_row(name, truth, values) for name, values in telling.items()]
-    return LabelBlock(source, int(truth.sum()), int((~truth).sum()), rows, figures)
+    direction = f"A {'low' if sign < 0 else 'high'} score is taken to speak for a positive."
+    return LabelBlock(source, direction, int(truth.sum()), int((~truth).sum()), rows, figures)
 
 
 def _varies(values: Numbers) -> bool:
@@ -164,5 +181,5 @@ def _row(name: str, truth: npt.NDArray[np.bool_], values: Numbers) -> PredictorR
         name,
         (area.value, area.low, area.high),
         (precision.value, precision.low, precision.high),
-        name.startswith("model"),
+        name.startswith(_OURS),
     )

@@ -18,6 +18,8 @@ from dnasm.models.likelihood import base_log_probs
 from dnasm.report.logo import logo_svg
 from dnasm.tasks.allele_windows import Change, place_window
 from dnasm.tasks.forward_batches import BatchRunner
+from dnasm.tasks.likelihood import sees_both_sides
+from dnasm.tasks.masked_bases import expected_in_region
 from dnasm.tasks.report_inputs import read_json
 from dnasm.tasks.variant_scorer import pick_window
 
@@ -44,14 +46,14 @@ def find_model(scores: str, genome: Genome | None) -> tuple[nn.Module | None, st
         model = load(path, "cpu")
     except DnasmError as error:
         return None, f"no logos are drawn, the model of {scores} cannot be read: {error}"
-    if not getattr(getattr(model, "config", None), "causal", False):
-        return None, "no logos are drawn: the model sees both sides of each base"
     return model, ""
 
 
 def expected_logos(model: nn.Module, genome: Genome, places: Sequence[Interval]) -> list[Heights]:
     """Find what the model expects around each place, both strands' opinions averaged: heights in bits."""
     window = min(pick_window(model, None), _WINDOW)
+    if sees_both_sides(model):
+        return [_expected_masked(BatchRunner(model), genome, place, window) for place in places]
     jobs = [_strand_job(genome, place, window, reverse=reverse) for place in places for reverse in (False, True)]
     runner = BatchRunner(model, pad=True)
 
@@ -65,16 +67,29 @@ def expected_logos(model: nn.Module, genome: Genome, places: Sequence[Interval])
     return [information((own + other[::-1, ::-1]) / 2) for own, other in pairs]
 
 
+def _expected_masked(runner: BatchRunner, genome: Genome, place: Interval, window: int) -> Heights:
+    """Mask each shown base in turn; N, which is not asked about, has no letters."""
+    start, end = _shown(place, genome.contigs[place.contig])
+    shown = Interval(place.contig, start, end)
+    both = [expected_in_region(runner, genome, shown, window, strand) for strand in ("forward", "reverse")]
+    return information(np.nan_to_num(np.mean(both, 0), nan=-np.log(4)))
+
+
 def draw_logo_of(place: Interval, heights: Heights, top: float) -> str:
     """Draw one of `expected_logos`, the variant's own bases marked."""
-    before = place.start - max(0, place.start - _FLANK)
+    before = place.start - _shown(place, place.end)[0]
     return logo_svg(heights, "what the model expects", top=top, mark=(before, before + place.length))
+
+
+def _shown(place: Interval, length: int) -> tuple[int, int]:
+    """Bases around a place, on a contig of this length, that are drawn."""
+    return max(0, place.start - _FLANK), min(length, place.end + _FLANK)
 
 
 def _strand_job(genome: Genome, place: Interval, window: int, *, reverse: bool) -> tuple[vocabulary.Tokens, int, int]:
     """Tokens of one strand's window, and where in it the shown bases lie."""
     length = genome.contigs[place.contig]
-    shown = (max(0, place.start - _FLANK), min(length, place.end + _FLANK))
+    shown = _shown(place, length)
     change = Change(place.start, place.start + 1, np.empty(1, np.uint8))
     start, width = place_window(change.mirrored(length) if reverse else change, length, window)
     if reverse:

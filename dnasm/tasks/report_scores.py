@@ -16,49 +16,76 @@ from dnasm.report.plots import plot_score_distribution, plot_strands
 from dnasm.tasks.contig_names import ContigNames
 from dnasm.tasks.report_inputs import Score, read_json
 from dnasm.tasks.report_logos import draw_logo_of, expected_logos
+from dnasm.tasks.score_evaluation import DISTANCES
 
 _SHOWN = 8
 _FLANK = 16
 _LONGEST = 12  # letters of an allele that are shown
 _TRANSITIONS = frozenset(("AG", "GA", "CT", "TC"))
+_TITLES = {
+    "llr": ("Log-likelihood ratio", "nats", "Log-likelihood of the window with ALT less that with REF."),
+    "llr_mean": ("Mean log-likelihood ratio", "nats a base", "The log-likelihood ratio, divided by the bases scored."),
+    "masked_llr": ("Log-likelihood ratio, masked", "nats", "log p(ALT) less log p(REF) where the base is masked."),
+    "pseudo_likelihood": (
+        "Pseudo-likelihood ratio",
+        "nats",
+        "Sum over the window of log p(base given all others), with ALT less with REF.",
+    ),
+    "next_base_divergence": (
+        "Divergence of the next base",
+        "nats",
+        "Jensen-Shannon divergence of what is expected of the bases behind the variant, with ALT and with REF.",
+    ),
+    "embedding_distance": ("Distance of embeddings", "", "Euclidean distance of the windows' mean hidden states."),
+}  # of each method: title, unit, definition
 
 
 def score_block(
-    scores: Sequence[Score], source: str, genome: Genome | None, model: nn.Module | None = None
+    method: str, scores: Sequence[Score], source: str, genome: Genome | None, model: nn.Module | None = None
 ) -> ScoreBlock:
-    """Choose what the page shows of a score table."""
-    known = [score for score in scores if np.isfinite(score.llr)]
-    ordered = sorted(known, key=lambda score: score.llr)
+    """Choose what the page shows of a score table by one method; a distance has no lowest end."""
+    known = [score for score in scores if np.isfinite(score.value)]
+    ordered = sorted(known, key=lambda score: score.value)
     shown = min(_SHOWN, len(ordered) // 2)
     names = None if genome is None else ContigNames(genome, "report")
+    distance = method in DISTANCES
 
-    low, high = ([_row(score, genome, names) for score in end] for end in (ordered[:shown], ordered[::-1][:shown]))
+    ends = ([] if distance else ordered[:shown], ordered[::-1][:shown])
+    low, high = ([_row(score, genome, names) for score in end] for end in ends)
     top = 0.0
     if genome is not None and names is not None and model is not None:
         rows, top = _with_logos([*low, *high], genome, names, model)
-        low, high = rows[:shown], rows[shown:]
+        low, high = rows[: len(low)], rows[len(low) :]
     return ScoreBlock(
+        method=method,
+        title=_TITLES[method][0],
+        signed=not distance,
         source=source,
         counts=dict(Counter(score.status for score in scores).most_common()),
-        figures=_figures(known),
+        figures=_figures(method, known),
         lowest=low,
         highest=high,
         logo_top=top,
     )
 
 
-def _figures(known: Sequence[Score]) -> list[FigureBlock]:
+def _figures(method: str, known: Sequence[Score]) -> list[FigureBlock]:
     if not known:
         return []
+    title, unit, meaning = _TITLES[method]
     groups: dict[str, list[float]] = {}
     for score in known:
-        groups.setdefault(kind_of(score), []).append(score.llr)
+        groups.setdefault(kind_of(score), []).append(score.value)
     ordered = dict(sorted(groups.items(), key=lambda item: -len(item[1])))
     blocks = [
         FigureBlock(
             "Distribution of scores",
-            plot_score_distribution({name: np.array(values) for name, values in ordered.items()}),
-            "Log-likelihood of ALT less that of REF. The few scores beyond the axis are drawn at its ends.",
+            plot_score_distribution(
+                {name: np.array(values) for name, values in ordered.items()},
+                f"{title.lower()} ({unit})" if unit else title.lower(),
+                f"scores-{method}",
+            ),
+            f"{meaning} The few scores beyond the axis are drawn at its ends.",
         )
     ]
     both = np.array([(score.forward, score.reverse) for score in known]).reshape(-1, 2)
@@ -68,8 +95,8 @@ def _figures(known: Sequence[Score]) -> list[FigureBlock]:
         blocks.append(
             FigureBlock(
                 "Both strands",
-                plot_strands(both[:, 0], both[:, 1]),
-                f"Each strand sees the bases before the variant in its own direction; correlation {agreement:.2f}.",
+                plot_strands(both[:, 0], both[:, 1], unit, f"strands-{method}"),
+                f"Each strand is read in its own direction; correlation {agreement:.2f}.",
             )
         )
     return blocks
@@ -92,7 +119,7 @@ def _row(score: Score, genome: Genome | None, names: ContigNames | None) -> Vari
         pos=score.pos,
         ref_length=len(score.ref),
         change=f"{_short(score.ref)} → {_short(score.alt)}",
-        llr=score.llr,
+        value=score.value,
         forward=score.forward,
         reverse=score.reverse,
         context=None if genome is None or names is None else _context(score, genome, names),

@@ -22,7 +22,8 @@ from dnasm.tasks.score_table import ScoreTable
 
 Numbers = npt.NDArray[np.float64]
 
-_DISTANCES = ("next_base_divergence", "embedding_distance")
+DISTANCES = ("next_base_divergence", "embedding_distance")
+"""Methods whose values have no sign; of the others a low value speaks for harm."""
 _MARKOV_ORDER = 8
 _MARKOV_BASES = 1 << 25  # more of a genome tells a model of this order little
 _KEPT_VALUES = 200_000  # labelled rows up to which the values themselves are kept, for plots
@@ -95,7 +96,7 @@ def evaluate_scores(
             f"{source}: of {len(marks):,} rows {int(used.sum()):,} have a score and a label, {int(truth.sum()):,} of "
             "them positive; both classes are needed"
         )
-    sign = 1 if table.method in _DISTANCES else -1
+    sign = 1 if table.method in DISTANCES else -1
     name = f"model, {'' if sign > 0 else '-'}{table.method}"
     predictors = {name: sign * table.llr[used], **_simple(table, np.flatnonzero(used), genome, gff)}
     rows = [_judge(name, truth, values) for name, values in predictors.items()]

@@ -35,11 +35,18 @@ def test_fonts_come_from_the_page_and_nothing_from_outside() -> None:
 
 
 def test_ids_of_two_figures_never_meet() -> None:
-    ids = [re.findall(r'\bid="([^"]+)"', svg) for svg in (_loss(), plot_score_distribution({"all": STEPS - 400}))]
+    ids = [
+        re.findall(r'\bid="([^"]+)"', svg) for svg in (_loss(), plot_score_distribution({"all": STEPS - 400}, "score"))
+    ]
     assert ids[0]
     assert not set(ids[0]) & set(ids[1])
     for svg, known in zip((_loss(),), ids[:1], strict=True):
         assert set(re.findall(r'(?:url\(|href=")#([^")]+)', svg)) <= set(known)
+
+
+def test_distances_begin_at_nothing() -> None:
+    assert "\N{MINUS SIGN}" not in plot_score_distribution({"all": STEPS}, "distance")
+    assert "\N{MINUS SIGN}" in plot_score_distribution({"all": STEPS - 400}, "score")
 
 
 def test_the_same_numbers_draw_the_same_bytes() -> None:

@@ -4,7 +4,7 @@ import json
 import math
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -13,6 +13,7 @@ from dnasm.errors import ConfigError, InputError, OutputError
 from dnasm.tasks import report, score
 from dnasm.tasks.report_inputs import read_scores
 from dnasm.tasks.report_scores import find_genome
+from dnasm.tasks.score_methods import Method
 
 from .scoring import random_sequence, random_variants, small_model, write_fasta
 
@@ -129,35 +130,69 @@ def test_a_run_with_a_flaw_is_shown_with_a_warning(tmp_path: Path, settings: dic
     assert words in page.text
 
 
-@pytest.mark.parametrize("suffix", ["tsv", "vcf.gz", "parquet"])
-def test_scores_read_back_from_every_format(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "method", "figures"),
+    [("tsv", "llr", 4), ("vcf.gz", "masked_llr", 4), ("parquet", "embedding_distance", 4), ("vcf.gz", "llr", 4)],
+)
+def test_scores_read_back_from_every_format(tmp_path: Path, suffix: str, method: str, figures: int) -> None:
     from dnasm.config import ScoreConfig
     from dnasm.models.checkpoint import save_model
     from dnasm.tasks.score import score_variants
 
     letters = random_sequence(300)
     genome = write_fasta(tmp_path / "g.fa", c=letters)
-    model = save_model(small_model(), tmp_path / "m", {})
+    model = small_model(bidirectional=method == "masked_llr")
     variants = [*random_variants("c", letters, 12), "c:5:" + letters[4] + ":*"]
     (tmp_path / "v.tsv").write_text(
         "chrom\tpos\tref\talt\n" + "\n".join("\t".join(v.split(":")) for v in variants) + "\n"
     )
     out = str(tmp_path / f"s.{suffix}")
     score.run(ScoreConfig(
-        model=str(model), genome=str(genome), variants=str(tmp_path / "v.tsv"), out=out, window=64, quiet=True
-    ))  # fmt: skip
-    expected = score_variants(small_model(), variants, genome, window=64)
-    rows = read_scores(out)
+        model=str(save_model(model, tmp_path / "m", {})), genome=str(genome), variants=str(tmp_path / "v.tsv"), out=out,
+        window=64, quiet=True, method=method,
+    ))  # type: ignore[arg-type]  # fmt: skip
+    expected = score_variants(model, variants, genome, window=64, method=method)  # type: ignore[arg-type]
+    read = read_scores(out)
+    assert list(read) == [method]
+    rows = read[method]
     assert [(row.chrom, row.pos, row.ref, row.alt, row.status) for row in rows] == list(
         zip(expected.chrom, expected.pos, expected.ref, expected.alt, expected.status, strict=True)
     )
-    assert [row.llr for row in rows] == pytest.approx(expected.llr.tolist(), rel=1e-5, nan_ok=True)
+    for name, values in (("value", expected.llr), ("forward", expected.llr_forward), ("reverse", expected.llr_reverse)):
+        assert [getattr(row, name) for row in rows] == pytest.approx(values.tolist(), rel=1e-5, nan_ok=True)
     found, why = find_genome(out, None)
     assert found is not None, why
     page = _make(tmp_path, _run_folder(tmp_path), scores=out)
-    assert [tag for tag, _ in page.tags].count("del") == 12
-    assert "1 unsupported" in page.text
-    assert [tag for tag, _ in page.tags].count("svg") == 4 + 1 + 12  # figures, letters, a logo for each variant
+    shown = (len(expected) - sum(expected.status != "ok")) // 2 * (1 if method == "embedding_distance" else 2)
+    assert [tag for tag, _ in page.tags].count("del") == shown
+    assert f"{sum(expected.status != 'ok')} unsupported" in page.text
+    assert [tag for tag, _ in page.tags].count("svg") == figures + 1 + shown  # figures, letters, a logo for each
+    assert ("Largest changes" in page.text) == (method == "embedding_distance")
+    assert ("Least likely changes" in page.text) == (method != "embedding_distance")
+
+
+def test_every_method_is_shown_and_other_columns_are_left_alone(tmp_path: Path) -> None:
+    names = [f"{method}{strand}" for method in get_args(Method) for strand in ("", "_forward", "_reverse")]
+    lines = ["\t".join(["clinvar", "chrom", "pos", "ref", "alt", *names, "status", "mine_forward"])]
+    for i in range(20):
+        lines.append(
+            "\t".join(["benign", "c", str(i + 1), "A", "C", *[str(1 + i + k) for k in range(len(names))], "ok", "?"])
+        )
+    (tmp_path / "s.tsv").write_text("\n".join(lines) + "\n")
+    table = read_scores(str(tmp_path / "s.tsv"))
+    assert list(table) == list(get_args(Method))
+    for number, rows in enumerate(table.values()):
+        assert [(rows[4].value, rows[4].forward, rows[4].reverse)] == [(5 + 3 * number, 6 + 3 * number, 7 + 3 * number)]
+    page = _make(tmp_path, _run_folder(tmp_path), scores=str(tmp_path / "s.tsv"))
+    headings = [line for line in page.text.split("  ") if "Variant scores" in line]
+    for title in ("Log-likelihood ratio", "Log-likelihood ratio, masked", "Pseudo-likelihood ratio",
+                  "Mean log-likelihood ratio", "Divergence of the next base", "Distance of embeddings"):  # fmt: skip
+        assert f"Variant scores: {title}" in page.text, headings
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    assert page.text.count("Largest changes") == 2
+    assert page.text.count("Most favoured changes") == 4
+    assert page.text.count("20 ok") == 6
 
 
 def test_the_letters_around_a_variant_are_the_genomes(tmp_path: Path) -> None:
@@ -189,7 +224,11 @@ def test_an_empty_score_table_is_shown_as_one(tmp_path: Path) -> None:
         ("s.tsv", "chrom\tpos\n", "no column 'ref'"),
         ("s.tsv", COLUMNS + "c\t1\tA\n", "s.tsv:2: has 3 columns"),
         ("s.tsv", COLUMNS + "c\t1\tA\tC\tbig\t.\t.\ttrue\tok\t\n", "'big', not a number"),
-        ("s.vcf", "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n", "no INFO/DNASM_LLR"),
+        (
+            "s.vcf",
+            "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n",
+            "no INFO/DNASM_LLR or another score",
+        ),
         ("s.parquet", "no parquet", "cannot be read"),
     ],
 )

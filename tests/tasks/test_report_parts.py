@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from dnasm.genome import Genome, Interval
 from dnasm.models.checkpoint import save_model
 from dnasm.report.label_plots import precision_recall, roc
 from dnasm.tasks import likelihood_tracks, report, score
+from dnasm.tasks.forward_batches import BatchRunner
+from dnasm.tasks.masked_bases import expected_in_region
 from dnasm.tasks.report_inputs import Score
 from dnasm.tasks.report_labels import label_block, read_labels
 from dnasm.tasks.report_logos import expected_logos, information
@@ -41,19 +44,24 @@ def test_a_score_that_knows_the_labels_has_an_area_of_one(tmp_path: Path) -> Non
         ("1", s.pos, s.ref, s.alt.lower(), "LOF" if i < 20 else "INT" if i < 50 else "") for i, s in enumerate(scores)
     ]
     labels = read_labels(str(_labels(tmp_path / "l.tsv", rows, "class")), "class", ["LOF"])
-    block = label_block(scores, labels, "l.tsv")
+    block = label_block({"llr": scores}, labels, "l.tsv")
     assert (block.positives, block.negatives) == (20, 30)
     model, gc, transversion = block.rows  # without a genome there are no neighbours, and no CpG
     assert (model.name, model.auroc, model.precision) == ("model, -llr", (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
     assert (gc.name, transversion.name) == ("GC change", "transversion")
     assert gc.auroc[1] < 0.5 < gc.auroc[2]
     assert len(block.figures) == 3
-    turned = label_block([Score(**{**vars_of(s), "llr": -s.llr}) for s in scores], labels, "l.tsv")
-    assert turned.rows[0].auroc == (0.0, 0.0, 0.0)
-
-
-def vars_of(score: Score) -> dict[str, object]:
-    return {name: getattr(score, name) for name in Score.__dataclass_fields__}
+    turned = [replace(s, value=-s.value) for s in scores]
+    assert label_block({"llr": turned}, labels, "l.tsv").rows[0].auroc == (0.0, 0.0, 0.0)
+    both = label_block({"embedding_distance": turned, "llr_mean": turned}, labels, "l.tsv")
+    assert [(row.name, row.auroc[0]) for row in both.rows if row.ours] == [
+        ("model, embedding_distance", 1.0),
+        ("model, -llr_mean", 0.0),
+    ]
+    assert (block.direction, both.direction) == (
+        "A low score is taken to speak for a positive.",
+        "A high score is taken to speak for a positive.",
+    )
 
 
 def test_labels_that_cannot_be_used_are_named(tmp_path: Path) -> None:
@@ -68,7 +76,7 @@ def test_labels_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         read_labels(str(_labels(path, [])), "class", ["1"])
     few = read_labels(str(_labels(path, [("1", i, "A", "CGT"[(i - 1) % 3], "1") for i in range(1, 9)])), "label", ["1"])
     with pytest.raises(InputError, match="8 positives and 0 negatives have a score"):
-        label_block(_scores([0.0] * 9), few, "l.tsv")
+        label_block({"llr": _scores([0.0] * 9)}, few, "l.tsv")
 
 
 def test_curves_step_over_ties_at_once() -> None:
@@ -90,6 +98,17 @@ def test_logos_show_both_strands_opinion(tmp_path: Path) -> None:
     at_the_start, long = expected_logos(Composition(), genome, [Interval("c", 0, 1), Interval("c", 95, 99)])
     assert (len(at_the_start), len(long)) == (17, 21)
     assert information(np.log(np.full((1, 4), 0.25))).max() == pytest.approx(0, abs=1e-9)
+
+
+def test_logos_of_a_model_of_masked_bases(tmp_path: Path) -> None:
+    letters = f"{random_sequence(40)}N{random_sequence(59)}"
+    genome = Genome(write_fasta(tmp_path / "g.fa", c=letters))
+    model = small_model(max_length=64, bidirectional=True)
+    first, second = expected_logos(model, genome, [Interval("c", 50, 51), Interval("c", 2, 3)])
+    assert (first.shape, second.shape) == ((33, 4), (19, 4))
+    assert first[6].max() == pytest.approx(0, abs=1e-6)  # N, of which nothing is asked
+    both = [expected_in_region(BatchRunner(model), genome, Interval("c", 2, 3), 64, s) for s in ("forward", "reverse")]
+    assert_allclose(second[2:3], information((both[0] + both[1]) / 2), atol=1e-6)
 
 
 def test_tracks_are_drawn_from_what_likelihood_writes(tmp_path: Path) -> None:
