@@ -1,8 +1,10 @@
 """`dnasm import` and `dnasm export --format hyenadna` as commands."""
 
 import json
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 import dnasm
+from dnasm import cli
+from dnasm.models import build_model
+from dnasm.models.checkpoint import save_model
+from dnasm.models.importers import export_hyenadna
+from dnasm.presets import model_config
 
 
 def _dnasm(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -58,3 +65,66 @@ def test_errors_are_one_line(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """A small checkpoint in HyenaDNA's layout, and beside it the same model in ours."""
+    small = {"d_model": 32, "num_layers": 1, "d_inner": 64, "max_length": 200, "suffix_separator": True}
+    model = build_model(model_config(small, "here"))
+    save_model(model, tmp_path / "ours", {})
+    return export_hyenadna(model, tmp_path / "official")
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow past 8,192 bytes, as where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("verb", ["import", "export"])
+def test_a_full_disk_leaves_what_was_there(
+    official: Path, full_disk: None, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = sorted(tmp_path.rglob("*"))
+    source, target, old = {
+        "import": (["hyenadna", str(official)], "ours", "model.safetensors"),
+        "export": (["--run", str(tmp_path / "ours"), "--format", "hyenadna"], "official", "weights.ckpt"),
+    }[verb]
+    held = (tmp_path / target / old).read_bytes()
+    for out in (["--out", str(tmp_path / "new")], ["--out", str(tmp_path / target), "--force"]):
+        assert cli.main([verb, *source, *out]) == 73
+        assert "cannot write this folder" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == there
+    assert (tmp_path / target / old).read_bytes() == held
+
+
+@pytest.mark.parametrize("how", ["truncated", "a key is missing", "a key is unknown", "config"])
+def test_a_checkpoint_that_does_not_fit_leaves_nothing(
+    official: Path, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, config = official / "weights.ckpt", official / "config.json"
+    content = torch.load(weights, weights_only=True)
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+        message = "weights.ckpt"
+    elif how == "config":
+        config.write_text(config.read_text().replace('"n_layer": 1', '"n_layer": 2'))
+        message = "n_layer is 2, the weights show 1"
+    elif how == "a key is missing":
+        del content["state_dict"]["model.backbone.layers.0.norm1.bias"]
+        torch.save(content, weights)
+        message = "missing backbone.layers.0.norm1.bias [32]"
+    else:
+        content["state_dict"]["model.decoder.bias"] = torch.zeros(3)
+        torch.save(content, weights)
+        message = "unexpected decoder.bias [3]"
+    there = sorted(tmp_path.iterdir())
+    assert cli.main(["import", "hyenadna", str(official), "--out", str(tmp_path / "new")]) == 65
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == there

@@ -14,7 +14,17 @@ from dnasm.errors import InputError
 from dnasm.memory import ROWS
 from dnasm.models.backbone import LanguageModel
 from dnasm.models.checkpoint import empty_model, fill
-from dnasm.models.importers.source import Source, attention_layers, check_stated, count_layers, rename, size, widened
+from dnasm.models.importers.source import (
+    Source,
+    attention_layers,
+    check_stated,
+    count_layers,
+    number,
+    rename,
+    section,
+    size,
+    widened,
+)
 from dnasm.models.mixers.attention import rotary_frequencies
 from dnasm.presets import preset, preset_names
 
@@ -121,7 +131,7 @@ def _configuration(
         raise InputError(
             f"{where}: the embedding has {rows} rows; dnasm reads {ROWS['gpt2']} (GPT-2) and {ROWS['dna']} (DNA)"
         )
-    ssm = _mapping(source, "ssm_cfg")
+    ssm = section(source.config, "ssm_cfg", where)
     heads = size(found, mixer + "D", 0, where)
     shapes = {
         "d_model": d_model,
@@ -151,9 +161,9 @@ def _configuration(
         state_size=ssm_shapes["d_state"],
         head_dim=ssm_shapes["head_dim"],
         discretization=settings.discretization or _choice(ssm.get("disc", "bilinear"), where),
-        embedding_dropout=float(c.get("embed_dropout", 0.1)),
-        residual_dropout=float(c.get("resid_dropout", 0.0)),
-        layer_norm_epsilon=float(c.get("layer_norm_epsilon", 1e-5)),
+        embedding_dropout=number(c, "embed_dropout", 0.1, where),
+        residual_dropout=number(c, "resid_dropout", 0.0, where),
+        layer_norm_epsilon=number(c, "layer_norm_epsilon", 1e-5, where),
         tie_embeddings=tied,
     )
     return config, notes
@@ -165,7 +175,7 @@ def _attention(
     """Find the number of heads and the rotary channels, and what was taken from a published model for it."""
     if not attention:
         return 1, 0, []
-    stated = _mapping(source, "attn_cfg")
+    stated = section(source.config, "attn_cfg", source.path)
     published = _published(d_model, layers, attention)
     notes = []
     num_heads = settings.num_heads or stated.get("num_heads")
@@ -177,27 +187,22 @@ def _attention(
             f"{source.path}: layers {attention} are attention, and neither a config.json beside the file nor the "
             "published models say how many heads they have: give --num-heads"
         )
-    given = settings.rotary_dim if settings.rotary_dim is not None else stated.get("rotary_emb_dim")
+    given = settings.rotary_dim
+    if given is None and stated.get("rotary_emb_dim") is not None:
+        given = int(number(stated, "rotary_emb_dim", 0.0, source.path))
     if given is None and rotary is None and published is not None and not stated:
         given = published.rotary_dim
         notes.append(f"rotary_dim {given}: as in the published H3 of this shape")
     if rotary is not None and given not in (None, rotary):
         raise InputError(f"{source.path}: rotary_dim is given as {given}, the file stores frequencies for {rotary}")
     rotary_dim = rotary if rotary is not None else given or 0
-    return num_heads, int(rotary_dim), notes
+    return num_heads, rotary_dim, notes
 
 
 def _published(d_model: int, layers: int, attention: list[int]) -> ModelConfig | None:
     presets = [preset(name) for name in preset_names()]
     same = (c for c in presets if (c.d_model, c.num_layers, c.attention_layers) == (d_model, layers, attention))
     return next(same, None)
-
-
-def _mapping(source: Source, name: str) -> dict[str, Any]:
-    value = source.config.get(name) or {}
-    if not isinstance(value, dict):
-        raise InputError(f"{source.path.with_name('config.json')}: {name} is {value!r}, not an object of settings")
-    return value
 
 
 def _choice(value: Any, where: Path) -> Literal["bilinear", "zoh"]:

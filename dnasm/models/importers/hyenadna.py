@@ -1,5 +1,6 @@
 """HyenaDNA's checkpoints: the original `weights.ckpt`, Hugging Face's safetensors, and back to the original names."""
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -13,7 +14,17 @@ from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError, InputError, OutputError
 from dnasm.models.backbone import LanguageModel
 from dnasm.models.checkpoint import CONFIG, empty_model, fill, tensors, write_whole
-from dnasm.models.importers.source import Source, attention_layers, check_stated, count_layers, rename, size, widened
+from dnasm.models.importers.source import (
+    Source,
+    attention_layers,
+    check_stated,
+    count_layers,
+    number,
+    rename,
+    section,
+    size,
+    widened,
+)
 from dnasm.vocabulary import NUM_ROWS, NUM_TOKENS
 
 DEFAULT_SHIFT = 0.05
@@ -83,8 +94,11 @@ def export_hyenadna(model: LanguageModel, directory: Path, *, replace: bool = Fa
     head = tensors(model)[_EMBEDDING if c.tie_embeddings else _HEAD]
     state[f"model.{_HEAD}"] = head.detach().cpu()
 
+    packed = io.BytesIO()  # torch tells of a full disk by a RuntimeError; a plain write by an OSError
+    torch.save({"state_dict": state}, packed)
+
     def write(draft: Path) -> None:
-        torch.save({"state_dict": state}, draft / "weights.ckpt")
+        (draft / "weights.ckpt").write_bytes(packed.getbuffer())
         (draft / CONFIG).write_text(json.dumps(_official_config(c), indent=1) + "\n")
 
     return write_whole(directory, write)
@@ -130,10 +144,8 @@ def _own_names(source: Source) -> dict[str, Tensor]:
 def _stated(source: Source) -> dict[str, Any]:
     """Bring the two layouts of config.json under one set of names: the original's."""
     c = dict(source.config)
-    layer = c.pop("layer", None) or {}
-    if not isinstance(layer, Mapping):
-        raise InputError(f"{source.path.with_name(CONFIG)}: layer is {layer!r}, not an object of settings")
-    c |= layer
+    c |= section(c, "layer", source.path)
+    c.pop("layer", None)
     other = {
         "max_seq_len": "l_max",
         "activation_freq": "w",
@@ -163,7 +175,7 @@ def _unite_frequencies(found: Mapping[str, Tensor], stated: Mapping[str, Any], w
     if stated.get("train_freq") is False and not any(_FREQUENCY.fullmatch(name) for name in united):
         for name in found:
             if name.endswith(".filter_fn.implicit_filter.0.bias"):
-                frequency = torch.full((1, found[name].shape[0]), float(stated.get("w", 1)))
+                frequency = torch.full((1, size(found, name, 0, where)), number(stated, "w", 1.0, where))
                 united[name.replace("0.bias", "1.freq")] = frequency
     return united
 
@@ -191,7 +203,6 @@ def _configuration(
         "num_inner_mlps": len(inner) - 1,
     }
     check_stated(stated, shapes | ({"attn_layer_idx": attention} if attention else {}), where)
-    given = stated.get("shift", DEFAULT_SHIFT) if shift is None else shift
     return ModelConfig(
         family="hyena",
         d_model=shapes["d_model"],
@@ -204,25 +215,18 @@ def _configuration(
         filter_order=shapes["filter_order"],
         filter_embedding=shapes["emb_dim"],
         filter_layers=shapes["num_inner_mlps"],
-        activation_frequency=float(_number(stated, "w", 10, where)),
-        modulation_shift=float(given),
-        embedding_dropout=float(_number(stated, "embed_dropout", 0.1, where)),
-        residual_dropout=float(_number(stated, "resid_dropout", 0.0, where)),
-        layer_norm_epsilon=float(_number(stated, "layer_norm_epsilon", 1e-5, where)),
+        activation_frequency=number(stated, "w", 10.0, where),
+        modulation_shift=number(stated, "shift", DEFAULT_SHIFT, where) if shift is None else shift,
+        embedding_dropout=number(stated, "embed_dropout", 0.1, where),
+        residual_dropout=number(stated, "resid_dropout", 0.0, where),
+        layer_norm_epsilon=number(stated, "layer_norm_epsilon", 1e-5, where),
         tie_embeddings=tied,
         suffix_separator=True,
     )
 
 
 def _heads(stated: Mapping[str, Any], where: Path) -> int:
-    heads = (stated.get("attn_cfg") or {}).get("num_heads")
+    heads = section(stated, "attn_cfg", where).get("num_heads")
     if not isinstance(heads, int):
         raise InputError(f"{where}: has attention layers, and no config.json beside it gives attn_cfg.num_heads")
     return heads
-
-
-def _number(stated: Mapping[str, Any], name: str, default: Any, where: Path) -> Any:
-    value = stated.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{where.with_name(CONFIG)}: {name} is {value!r}, not a number")
-    return value

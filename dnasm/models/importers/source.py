@@ -1,6 +1,7 @@
 """Reading a foreign checkpoint: safetensors, or a pickle of tensors and nothing else."""
 
 import hashlib
+import math
 import pickle
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -123,6 +124,30 @@ def check_stated(stated: Mapping[str, Any], found: Mapping[str, Any], where: Pat
     ]
     if wrong:
         raise InputError(f"{where.with_name(CONFIG)} contradicts {where.name}: " + "; ".join(wrong))
+
+
+def number(stated: Mapping[str, Any], name: str, default: float, where: Path) -> float:
+    """Read a number that a config.json states, else take the default.
+
+    Raises:
+        InputError: If it is no finite number.
+    """
+    value = stated.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{where.with_name(CONFIG)}: {name} is {value!r}, not a number that is finite")
+    return float(value)
+
+
+def section(stated: Mapping[str, Any], name: str, where: Path) -> dict[str, Any]:
+    """Read an object of settings that a config.json may state.
+
+    Raises:
+        InputError: If it is no object.
+    """
+    value = stated.get(name) or {}
+    if not isinstance(value, dict):
+        raise InputError(f"{where.with_name(CONFIG)}: {name} is {value!r}, not an object of settings")
+    return value
 
 
 def _weights_file(path: Path) -> Path:

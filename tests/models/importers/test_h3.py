@@ -148,6 +148,8 @@ def test_a_config_beside_the_file_is_used_and_held_against_it(h3: Maker, tmp_pat
         ({"ssm_cfg": {"disc": "dss"}}, "ssm_cfg.disc is 'dss'"),
         ({"ssm_cfg": {"d_state": 64}}, "d_state is 64, the weights show 8"),
         ({"attn_cfg": 4}, "attn_cfg is 4, not an object"),
+        ({"attn_cfg": {"num_heads": 4, "rotary_emb_dim": "half"}}, "rotary_emb_dim is 'half', not a number"),
+        ({"embed_dropout": None}, "embed_dropout is None, not a number"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError, match=message):

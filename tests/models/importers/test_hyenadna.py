@@ -1,6 +1,7 @@
 """HyenaDNA's checkpoints in both layouts, the official code's own outputs, and what must be refused."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -192,12 +193,23 @@ def test_what_does_not_fit_is_named(
         ({"order": 3}, "order is 3, dnasm's Hyena knows 2 alone"),
         ({"modulate": False}, "modulate is False"),
         ({"w": "10"}, "w is '10', not a number"),
+        ({"shift": "0.05"}, r"config\.json: shift is '0\.05', not a number"),
+        ({"shift": math.nan}, "shift is nan, not a number that is finite"),
+        ({"shift": None}, "shift is None, not a number"),
     ],
 )
 def test_a_config_that_contradicts_is_named(hyenadna: Maker, tmp_path: Path, layer: Any, message: str) -> None:
     config = ORIGINAL_CONFIG | {"layer": ORIGINAL_CONFIG["layer"] | layer}
     with pytest.raises(InputError, match=message):
         _read(_original(tmp_path / "a", hyenadna(), config))
+
+
+def test_sections_that_are_none_are_named(hyenadna: Maker, tmp_path: Path) -> None:
+    state = hyenadna()
+    for i, section in enumerate(("layer", "attn_cfg")):
+        state["backbone.layers.1.mixer.Wqkv.weight"] = torch.zeros(48, 16)
+        with pytest.raises(InputError, match=rf"{section} is \[3\], not an object of settings"):
+            _read(_original(tmp_path / str(i), state, ORIGINAL_CONFIG | {section: [3]}))
 
 
 def test_a_frequency_that_was_not_trained_is_the_configs(hyenadna: Maker, ids: Tensor, tmp_path: Path) -> None:
