@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from dnasm.report.svg import COLOURS, drawing, to_svg
@@ -17,6 +19,9 @@ Curve = tuple[Numbers, Numbers]
 _BITS = "bits per base"
 _POINTS = 800
 """Of a track at most; longer ones are averaged."""
+_POINTS_DRAWN = 2000
+_SQUARES = (90, 64)  # columns and rows
+_SHADES = 5
 
 
 def plot_loss(train: Curve, validation: Curve, markov: Sequence[float], best: tuple[str, float] | None) -> str:
@@ -60,8 +65,8 @@ def plot_position_loss(start: Numbers, end: Numbers, bits: Numbers, targets: Num
     with drawing() as (figure, axes):
         axes.stairs(means, edges, color=COLOURS["accent"], linewidth=1.8, baseline=None)
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        _limit(axes, means)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        _limit(axes, means, most=1.0)
         axes.set_xlabel("bases read before (logarithmic)")
         axes.set_ylabel(_BITS)
         return to_svg(figure, "position", "Validation loss by the place in the window")
@@ -117,18 +122,43 @@ def plot_score_distribution(groups: Mapping[str, Numbers], label: str, name: str
 
 
 def plot_strands(forward: Numbers, reverse: Numbers, unit: str, name: str = "strands") -> str:
-    """Draw both strands' scores against each other; `name` is a word that no other figure of the page has."""
+    """Draw both strands' scores against each other: points, or where they are many, squares that are stronger for more.
+
+    Args:
+        forward: One number for each allele.
+        reverse: The same.
+        unit: Of both, or nothing.
+        name: Word that no other figure of the page has.
+    """
     of = f" ({unit})" if unit else ""
     with drawing() as (figure, axes):
         low, high = _central_range(np.concatenate([forward, reverse]))
         axes.axline((0, 0), slope=1, color=COLOURS["line"], linewidth=0.8)
-        axes.plot(
-            np.clip(forward, low, high), np.clip(reverse, low, high), linestyle="", marker="o", markersize=1.8,
-            markeredgewidth=0, alpha=0.45, color=COLOURS["accent"], rasterized=len(forward) > 3000,
-        )  # fmt: skip
+        x, y = np.clip(forward, low, high), np.clip(reverse, low, high)
+        if len(x) <= _POINTS_DRAWN:
+            axes.scatter(x, y, s=3.2, linewidths=0, alpha=0.45, color=COLOURS["accent"])
+        else:
+            _draw_squares(axes, x, y, low, high)
+        axes.set_xlim(low, high)
+        axes.set_ylim(low, high)
         axes.set_xlabel(f"forward strand{of}")
         axes.set_ylabel(f"reverse strand{of}")
         return to_svg(figure, name, "Scores of the forward strand against those of the reverse strand")
+
+
+def _draw_squares(axes: Axes, x: Numbers, y: Numbers, low: float, high: float) -> None:
+    """Shade squares by how many points lie in them, in a few steps; an image could not follow the page's colours."""
+    counts, across, up = np.histogram2d(x, y, _SQUARES, [(low, high)] * 2)
+    level = np.ceil(_SHADES * np.log1p(counts) / np.log1p(counts.max()))
+    for shade in range(1, _SHADES + 1):
+        squares = [
+            Path([(across[i], up[j]), (across[i + 1], up[j]), (across[i + 1], up[j + 1]), (across[i], up[j + 1])])
+            for i, j in np.argwhere(level == shade)
+        ]
+        if squares:
+            patch = PathPatch(Path.make_compound_path(*squares), color=COLOURS["accent"], linewidth=0)
+            patch.set_alpha(shade / _SHADES)
+            axes.add_patch(patch)
 
 
 def plot_track(start: int, values: Numbers, name: str) -> str:
@@ -175,11 +205,11 @@ def _nats_to_bits(nats: npt.ArrayLike) -> Numbers:
     return np.asarray(nats) / math.log(2)
 
 
-def _limit(axes: Axes, values: Numbers) -> None:
-    """Show what matters: the first steps of a run may reach far above the rest."""
+def _limit(axes: Axes, values: Numbers, most: float = 0.98) -> None:
+    """Show what matters, that is the lower `most` of the values: the first steps of a run may reach far above."""
     known = values[np.isfinite(values)]
     if known.size:
-        low, high = known.min(), np.quantile(known, 0.98)
+        low, high = known.min(), np.quantile(known, most)
         margin = 0.06 * max(high - low, 0.01)
         axes.set_ylim(low - margin, high + 2 * margin)
 

@@ -20,7 +20,7 @@ from dnasm.tasks.score_evaluation import DISTANCES
 
 _SHOWN = 8
 _FLANK = 16
-_LONGEST = 12  # letters of an allele that are shown
+_LONGEST = 8  # letters of an allele that are shown
 _TRANSITIONS = frozenset(("AG", "GA", "CT", "TC"))
 _TITLES = {
     "llr": ("Log-likelihood ratio", "nats", "Log-likelihood of the window with ALT less that with REF."),
@@ -96,7 +96,7 @@ def _figures(method: str, known: Sequence[Score]) -> list[FigureBlock]:
             FigureBlock(
                 "Both strands",
                 plot_strands(both[:, 0], both[:, 1], unit, f"strands-{method}"),
-                f"Each strand is read in its own direction; correlation {agreement:.2f}.",
+                f"Each strand is read in its own direction; correlation {agreement:.2f}. The stronger the colour, the more alleles.",
             )
         )
     return blocks

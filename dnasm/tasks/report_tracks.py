@@ -48,8 +48,8 @@ def track_figures(name: str, number: int) -> list[FigureBlock]:
         FigureBlock(
             f"{Path(name).name}: {stretch.contig}:{stretch.start + 1:,}-{stretch.start + len(stretch.values):,}",
             plot_track(stretch.start, stretch.values, f"track-{number}-{i}"),
-            f"Mean {np.nanmean(stretch.values):.3f} over {int(np.isfinite(stretch.values).sum()):,} bases; the line is "
-            "the running mean.",
+            f"Mean {np.nanmean(stretch.values):.3f}".replace("-", "\N{MINUS SIGN}")
+            + f" over {int(np.isfinite(stretch.values).sum()):,} bases; the line is the running mean.",
         )
         for i, stretch in enumerate(stretches)
     ]

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dnasm.report.plots import join_positions, plot_loss, plot_position_loss, plot_score_distribution, smooth
+from dnasm.report.plots import (
+    join_positions,
+    plot_loss,
+    plot_position_loss,
+    plot_score_distribution,
+    plot_strands,
+    smooth,
+)
 from dnasm.report.svg import COLOURS, drawing, to_svg
 
 STEPS = np.arange(0.0, 1000.0, 10.0)
@@ -42,6 +49,16 @@ def test_ids_of_two_figures_never_meet() -> None:
     assert not set(ids[0]) & set(ids[1])
     for svg, known in zip((_loss(),), ids[:1], strict=True):
         assert set(re.findall(r'(?:url\(|href=")#([^")]+)', svg)) <= set(known)
+
+
+@pytest.mark.parametrize("alleles", [10, 20_000])
+def test_both_strands_follow_the_pages_colours_however_many_they_are(alleles: int) -> None:
+    draw = np.random.default_rng(0)
+    forward = draw.normal(size=alleles)
+    svg = plot_strands(forward, forward + draw.normal(size=alleles), "nats")
+    assert "<image" not in svg, "an image keeps its colours in the dark"
+    assert "var(--accent)" in svg
+    assert len(svg) < 300_000
 
 
 def test_distances_begin_at_nothing() -> None:
