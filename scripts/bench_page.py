@@ -14,7 +14,9 @@ from typing import Any
 from dnasm.tasks.bench_fftconv import plot
 
 Row = dict[str, Any]
-FLASH, RFFT, FFT = "flashfftconv", "torch rfft", "torch fft"
+FLASH, NVIDIA, RFFT, FFT = "flashfftconv", "subquadratic_ops_torch", "torch rfft", "torch fft"
+FUSED = (FLASH, NVIDIA)
+PEERS = {RFFT: "rfft", FFT: "fft", FLASH: "FlashFFTConv", NVIDIA: "subquadratic-ops"}
 EAGER, GRAPH = "Transformer, eager", "Transformer, static cache and CUDA graph"
 ORIGINAL, TRANSFORMER = "HyenaDNA's code", "Transformer"
 
@@ -53,30 +55,42 @@ def by_contender(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], dict[
     return found
 
 
-def convolutions(rows: list[Row], batch: int, *, gated: bool) -> str:
-    """Forward, and forward with backward, beside everyone."""
-    chosen = [r for r in rows if (r["batch"], r["gated"], r["filter"]) == (batch, gated, "inside")]
+def convolutions(rows: list[Row]) -> str:
+    """Time, forward and forward with backward, beside everyone."""
     forward, both = (
-        by_contender((r for r in chosen if r["backward"] == back), "length", "channels") for back in (False, True)
+        by_contender((r for r in rows if r["backward"] == back), "length", "channels") for back in (False, True)
     )
-    head = (
-        "length | channels | forward, ms | over the floor | rfft | fft | FlashFFTConv | forward + backward, ms | "
-        "rfft | fft | FlashFFTConv | peak MiB: ours | rfft | FlashFFTConv | error: ours | FlashFFTConv"
-    )
+    peers = " | ".join(PEERS.values())
     lines = []
     for (length, channels), there in sorted(forward.items()):
         back = both.get((length, channels), {})
-        ours, flash = there["dnasm"], there.get(FLASH)
+        ours = there["dnasm"]
         lines.append(
             [f"{length:,}", f"{channels}", f"{1e3 * ours['seconds']:.3g}"]
             + [f"{ours['seconds'] / ours['floor_seconds']:.1f}"]
-            + [times(there.get(RFFT)), times(there.get(FFT)), times(flash, spread=True)]
+            + [times(there.get(name), spread=name in FUSED) for name in PEERS]
             + [f"{1e3 * back['dnasm']['seconds']:.3g}" if back else ""]
-            + [times(back.get(RFFT)), times(back.get(FFT)), times(back.get(FLASH), spread=True)]
-            + [mib(back.get(name)) for name in ("dnasm", RFFT, FLASH)]
-            + [f"{ours['error']:.1e}", "" if flash is None else f"{flash['error']:.1e}"]
+            + [times(back.get(name), spread=name in FUSED) for name in PEERS]
         )
-    return table(head, lines)
+    return table(
+        f"length | channels | forward, ms | over the floor | {peers} | forward + backward, ms | {peers}", lines
+    )
+
+
+def memory_and_error(rows: list[Row]) -> str:
+    """Peak memory, forward with backward, and error against float64."""
+    there = by_contender(rows, "length", "backward")
+    names = ["dnasm", *(name for name in PEERS if name != FFT)]
+    lines = []
+    for length in sorted({length for length, _ in there}):
+        forward, back = there.get((length, False), {}), there.get((length, True), {})
+        errors = (forward.get(name, {}).get("error") for name in names)
+        lines.append(
+            [f"{length:,}", *(mib(back.get(name)) for name in names)]
+            + ["" if error is None else f"{error:.1e}" for error in errors]
+        )
+    who = " | ".join(["ours", *(PEERS[name] for name in names[1:])])
+    return table(f"length | peak MiB: {who} | error: {who}", lines)
 
 
 def small_calls(rows: list[Row]) -> str:
@@ -92,11 +106,14 @@ def small_calls(rows: list[Row]) -> str:
             continue
         lines.append(
             [f"{key[0]:,}", *(f"{1e3 * ours[k]:.3g}" if k in ours else "" for k in ("seconds", "call_seconds"))]
-            + [times(there.get(name), "call_ratio") for name in (RFFT, FLASH)]
+            + [times(there.get(name), "call_ratio") for name in (RFFT, *FUSED)]
             + [f"{1e3 * ahead['dnasm']['seconds']:.3g}"]
             + [times(ahead.get(RFFT))]
         )
-    head = "length | queued, ms | alone, ms | rfft alone | FlashFFTConv alone | filter ahead, ms | rfft, filter ahead"
+    head = (
+        "length | queued, ms | alone, ms | rfft alone | FlashFFTConv alone | subquadratic-ops alone | "
+        "filter ahead, ms | rfft, filter ahead"
+    )
     return table(head, lines)
 
 
@@ -161,7 +178,10 @@ def sections(rows: list[Row]) -> Iterator[tuple[str, str]]:
     conv, train, generate = ([r for r in measured if r["bench"] == name] for name in ("fftconv", "train", "generate"))
     yield "ceilings", ceilings([r for r in rows if r.get("case") == "ceilings"])
     for batch, gated in sorted({(r["batch"], r["gated"]) for r in conv}, reverse=True):
-        yield f"fftconv {batch} {'gated' if gated else 'plain'}", convolutions(conv, batch, gated=gated)
+        chosen = [r for r in conv if (r["batch"], r["gated"], r["filter"]) == (batch, gated, "inside")]
+        kind = f"{batch} {'gated' if gated else 'plain'}"
+        yield f"fftconv {kind}", convolutions(chosen)
+        yield f"memory {kind}", memory_and_error(chosen)
     parts: list[tuple[str, list[Row], Callable[[list[Row]], str]]] = [
         ("small calls", conv, small_calls),
         ("train", train, training),

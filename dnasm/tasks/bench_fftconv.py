@@ -137,7 +137,7 @@ def _race(
             try:
                 took = timed(problem.device, partial(problem.run, contender, tensors, known), queued=queued)
                 _raise_pending(problem.device)
-            except RuntimeError as error:  # out of memory, or a size that a peer does not take
+            except Exception as error:  # out of memory, or whatever a peer says to a size that it does not take
                 say(f"fftconv: {contender.name} drops out: {error}")
                 del times[contender]
                 continue
