@@ -96,7 +96,8 @@ def _figures(method: str, known: Sequence[Score]) -> list[FigureBlock]:
             FigureBlock(
                 "Both strands",
                 plot_strands(both[:, 0], both[:, 1], unit, f"strands-{method}"),
-                f"Each strand is read in its own direction; correlation {agreement:.2f}. The stronger the colour, the more alleles.",
+                f"Each strand is read in its own direction; correlation {agreement:.2f}. The stronger the colour, the "
+                "more alleles.",
             )
         )
     return blocks
