@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from dnasm import vocabulary
 from dnasm.errors import ConfigError, InputError
 from dnasm.models.backbone import LanguageModel
+from dnasm.models.chunks import PIECE
 from dnasm.tasks.embed_layers import Layer, find_layers, hidden_layers, hidden_pieces, layer_names, takes_pieces
 from dnasm.tasks.embed_regions import Region
-from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice, check_length, evaluating
+from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice, check_length, evaluating, memory_told
 from dnasm.tasks.likelihood import check_vocabulary
 from dnasm.tasks.pooling import Pool, pool_pieces, pool_states
 from dnasm.tasks.read_ahead import map_ahead
@@ -100,7 +101,8 @@ class Embedder:
 
     def _long(self, sequence: Tokens) -> Rows:
         assert isinstance(self.model, LanguageModel), "takes_pieces has said so"
-        with evaluating(self.model):
+        advice = f"{len(sequence):,} bases are read in such pieces: take --dtype bfloat16 or --device cpu"
+        with evaluating(self.model), memory_told(self.model, PIECE, 1, advice):
             pieces = hidden_pieces(self.model, torch.from_numpy(sequence)[None], self._numbers)
             if self.pool == "none":
                 return np.concatenate([piece.cpu().numpy() for piece in pieces])

@@ -121,7 +121,7 @@ class BatchRunner:
     def _halve(self, size: int, length: int) -> None:
         if size == 1:
             raise ConfigError(
-                f"{self.device} has no room for a single sequence of {length} bases{self._predicted(length)}; "
+                f"{self.device} has no room for a single sequence of {length} bases{predicted(self.model, length, 1)}; "
                 "take shorter ones (--window), --dtype bfloat16 or --device cpu"
             )
         if self.device.type == "cuda":
@@ -135,16 +135,44 @@ class BatchRunner:
         self._auto_bases = size // 2 * length
         self._fixed = None if self._fixed is None else size // 2
 
-    def _predicted(self, length: int) -> str:
-        config = getattr(self.model, "config", None)
-        if not isinstance(config, ModelConfig):
-            return ""
-        return f", which needs about {config.memory(length, 1, training=False) / 1e9:.2g} GB in float32"
-
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell a lack of memory from other errors; on a CPU torch raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def predicted(model: nn.Module, length: int, batch: int, *, training: bool = False) -> str:
+    """Say what `ModelConfig.memory` predicts, for a message; nothing where a model has no such config."""
+    config = getattr(model, "config", None)
+    if not isinstance(config, ModelConfig):
+        return ""
+    verb = "need" if batch > 1 else "needs"
+    return f", which {verb} about {config.memory(length, batch, training=training) / 1e9:.2g} GB in float32"
+
+
+@contextmanager
+def memory_told(model: nn.Module, length: int, batch: int, advice: str, *, training: bool = False) -> Iterator[None]:
+    """Turn a lack of memory into an error that says how much the work needs.
+
+    Args:
+        model: What reads.
+        length: Tokens of a sequence.
+        batch: Sequences at once.
+        advice: What would need less.
+        training: Whether a gradient is computed.
+
+    Raises:
+        ConfigError: In place of the error that tells of too little memory; others pass.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        what = f"{batch:,} sequences of {length:,} tokens" if batch > 1 else f"a sequence of {length:,} tokens"
+        raise ConfigError(
+            f"no room for {what}{predicted(model, length, batch, training=training)}; {advice}"
+        ) from error
 
 
 @contextmanager

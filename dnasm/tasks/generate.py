@@ -20,7 +20,7 @@ from dnasm.models.sampling import Sample, Sampling, drawable, sample
 from dnasm.ops import set_backend
 from dnasm.tasks.embed_regions import read_regions
 from dnasm.tasks.embeddings import model_hash
-from dnasm.tasks.forward_batches import BatchSize, check_length, evaluating
+from dnasm.tasks.forward_batches import BatchSize, check_length, evaluating, memory_told
 from dnasm.tasks.new_file import STANDARD_OUTPUT, check_new_file, new_file, refuse_same_file
 from dnasm.tasks.progress import Meter
 from dnasm.tasks.run_record import now, write_run_json
@@ -107,7 +107,8 @@ def _samples(
             f"{longest}: shorten the prompt or the length"
         )
     tokens = torch.from_numpy(prompt).to(model.backbone.ln_f.weight.device)
-    with evaluating(model):
+    together, advice = min(n, size), "draw fewer side by side (--batch-size), or take --dtype bfloat16 or --device cpu"
+    with evaluating(model), memory_told(model, len(prompt) + how.length, together, advice):
         yield from sample(model, tokens, n, how, batch_size=size, first=first)
 
 

@@ -20,7 +20,7 @@ from dnasm import vocabulary
 from dnasm.errors import ConfigError
 from dnasm.models.backbone import LanguageModel
 from dnasm.models.likelihood import base_log_probs, is_base, target_log_probs
-from dnasm.tasks.forward_batches import BatchRunner, Compute
+from dnasm.tasks.forward_batches import BatchRunner, Compute, memory_told
 from dnasm.vocabulary import Tokens
 
 Scores = npt.NDArray[np.float64]
@@ -75,7 +75,8 @@ def scan_strand(
     changes[known, bases[known] - vocabulary.A] = 0.0
     slopes = np.full((last - first, 4), np.nan)
     if gradient:
-        slopes[known] = input_gradient(runner.model, tokens)[first:last][known]
+        with memory_told(runner.model, len(tokens), 1, "take a smaller --window, or no --gradient", training=True):
+            slopes[known] = input_gradient(runner.model, tokens)[first:last][known]
     return StrandScan(changes, slopes)
 
 

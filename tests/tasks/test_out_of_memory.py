@@ -1,14 +1,20 @@
 """Where memory does not suffice, the message says how much is needed; what needs less trains the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import dnasm
 from dnasm import cli
 from dnasm.errors import ConfigError
-from dnasm.tasks.forward_batches import BatchRunner
+from dnasm.models import build_model
+from dnasm.presets import preset
+from dnasm.tasks import mutation_scan
+from dnasm.tasks.forward_batches import BatchRunner, memory_told
 from dnasm.training import fit
 from dnasm.vocabulary import encode
 from tests.tasks.runs import patchy_letters, write_config, write_fasta
@@ -61,7 +67,36 @@ def test_a_sequence_too_long_for_the_memory_is_told_what_it_needs(error: Excepti
         BatchRunner(small_model(), 1).run([encode("ACGT")], compute)
 
 
+def _full(*_: object, **__: object) -> None:
+    raise RuntimeError(FULL)
+
+
+def test_drawing_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model()
+    monkeypatch.setattr(type(model), "extend", _full)
+    with pytest.raises(ConfigError, match=r"3 sequences of 25 tokens, which need about 0\.0\d+ GB.*--batch-size"):
+        dnasm.generate(model, "ACGTA", n=5, length=20, batch_size=3)
+
+
+def test_embedding_piece_by_piece_says_what_a_piece_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(replace(preset("h3-tiny"), d_model=16, d_inner=16, num_layers=1))
+    monkeypatch.setattr(type(model.backbone), "extend", _full)
+    with pytest.raises(
+        ConfigError, match=r"65,536 tokens, which needs about 0\.0\d+ GB.*65,537 bases are read in such"
+    ):
+        dnasm.embed(model, [np.full(65_537, 7, np.uint8)])
+
+
+def test_the_gradient_of_mutagenesis_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutation_scan, "input_gradient", _full)
+    with pytest.raises(ConfigError, match=r"a sequence of 20 tokens, which needs about 0\.0\d+ GB.*no --gradient"):
+        dnasm.mutagenesis(small_model(), "ACGTACGTACGTACGTACGT")
+
+
 def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="a bug"), memory_told(small_model(), 10, 1, "nothing"):
+        raise RuntimeError("a bug")
+
     def compute(tokens: Tensor) -> Tensor:
         raise RuntimeError("a bug")
 
