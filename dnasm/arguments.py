@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hint
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from dnasm.config import FLOAT_WITHOUT_POINT, ModelConfig
+from dnasm.config import FLOAT_WITHOUT_POINT, CommonConfig, ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.presets import preset
 from dnasm.resources import locate
@@ -99,6 +99,9 @@ def build_parser(config: type[Any], prog: str, positionals: Sequence[str], examp
         parser.add_argument(
             f"--{_PRESET}", type=str | None, help="Architecture that the other model settings change: a name."
         )
+    common = {field.name for field in fields(CommonConfig)}
+    for group in parser._action_groups:  # what all verbs have comes last, what this one needs first
+        group._group_actions.sort(key=lambda action: action.dest in common)
     return parser
 
 

@@ -70,7 +70,7 @@ VERBS = {
     "score": Verb(
         "ScoreConfig",
         "score",
-        "variants -> log-likelihood ratios, one row per ALT",
+        "variants -> scores by one of six methods, one row per ALT",
         f"dnasm score --model runs/demo/model {_HUMAN} --variants human_chr20_sample:1000:A:G --check-ref skip --out -",
     ),
     "embed": Verb(
@@ -101,7 +101,7 @@ VERBS = {
     "report": Verb(
         "ReportConfig",
         "report",
-        "run directory and score table -> one self-contained HTML page",
+        "run directory, scores, labels, tracks -> one self-contained HTML page",
         "dnasm report --run runs/demo --out report.html",
     ),
     "bench": Verb(
@@ -215,7 +215,8 @@ def overview() -> str:
             "",
             *rows,
             "",
-            "`dnasm VERB --help` lists the settings of a verb; `dnasm --version` prints the version.",
+            "`dnasm VERB --help` lists the settings of a verb and ends with an example.",
+            "To begin: `dnasm doctor`, then `dnasm pretrain --config dnasm:configs/demo.yaml --out run` (4 minutes).",
         ]
     )
 

@@ -246,6 +246,14 @@ def test_help_lists_every_setting_and_an_example(name: str, capsys: pytest.Captu
     fill(kind, parser(kind), read_arguments(argv, kind, verb.positionals))
 
 
+def test_help_begins_with_what_the_verb_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["embed", "--help"]) == 0
+    options = capsys.readouterr().out.partition("options:")[2]
+    assert (
+        options.index("--model ") < options.index("--out ") < options.index("--device ") < options.index("--dry-run ")
+    )
+
+
 def test_overview_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
