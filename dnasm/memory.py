@@ -17,7 +17,7 @@ ROWS = {"dna": 16, "gpt2": 50_264}
 
 _FLOAT = 4
 _WORKSPACE = {True: 25_000_000, False: 14_000_000}  # what libraries on a CPU take beside a model; measured by training
-_WAVE_BYTES = 32  # complex128, its modulus in float64, and two float32 for each state and time of H3's kernel
+_WAVE_BYTES = 16  # two complex64 for each state and time of H3's kernel, while it is made
 
 
 def parameters(c: "ModelConfig") -> int:
@@ -52,6 +52,7 @@ def training_bytes(c: "ModelConfig", length: int, batch: int, checkpoint_activat
     gated = c.family == "multihybrid"
     passing = ((1 + gated) * c.d_inner / c.d_model + 1) * unit + _FLOAT * batch * length * 2 * ROWS[c.vocabulary]
     held = len(kept) * unit + max(kept) if checkpoint_activations else sum(kept)
+    held += max(_making_bytes(c, mixer, length) for mixer in mixers(c))
     if c.embedding_dropout:
         held += unit
     weights = _FLOAT * parameters(c)
@@ -65,7 +66,7 @@ def inference_bytes(c: "ModelConfig", length: int, batch: int) -> int:
     unit = _FLOAT * batch * length * c.d_model
     gated = c.family == "multihybrid"
     wide = max(2 + (2 + 2 * gated) * c.d_inner / c.d_model, *(_PASSING[mixer](c) for mixer in mixers(c)))
-    making = max(_filter_bytes(c, mixer, length) for mixer in mixers(c))
+    making = max(_filter_bytes(c, mixer, length) + _making_bytes(c, mixer, length) for mixer in mixers(c))
     weights = _FLOAT * parameters(c) + _buffers(c)
     return round(weights + wide * unit + making + _FLOAT * batch * length * ROWS[c.vocabulary] + _WORKSPACE[False])
 
@@ -84,12 +85,16 @@ def _filter_bytes(c: "ModelConfig", mixer: str, length: int) -> int:
     sides = 1 + c.bidirectional
     if mixer == "hyena":  # each sine keeps what comes in, its argument and what goes out; then window and filter
         return _FLOAT * length * (3 * (c.filter_layers + 1) * c.filter_order + 2 * sides * c.d_model)
-    if mixer in ("h3", "li"):
-        step = 1 << math.ceil(math.log2(max(length, 1)) / 2)
-        poles = c.d_model * c.modes if mixer == "li" else c.d_model // c.head_dim * (c.state_size // 2)
-        waves = _WAVE_BYTES * poles * (step + -(-length // step))
-        return sides * (waves + _FLOAT * length * c.d_model)
-    return 0
+    return sides * _FLOAT * length * c.d_model if mixer in ("h3", "li") else 0
+
+
+def _making_bytes(c: "ModelConfig", mixer: str, length: int) -> int:
+    """Bytes that the sum of waves takes while it runs, forward or backward; they are not kept."""
+    if mixer not in ("h3", "li"):
+        return 0
+    step = 1 << math.ceil(math.log2(max(length, 1)) / 2)
+    poles = c.d_model * c.modes if mixer == "li" else c.d_model // c.head_dim * (c.state_size // 2)
+    return _WAVE_BYTES * poles * (step + -(-length // step))
 
 
 def _buffers(c: "ModelConfig") -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dnasm.ops import fftconv
-from dnasm.ops.ssm import real_vandermonde, vandermonde, waves
+from dnasm.ops.ssm import Parts, real_vandermonde, vandermonde, waves
 
 _FAST_DECAY, _SLOW_DECAY, _DECAY_TARGET = 0.3, 1.5, 1e-2
 _DT_MIN, _DT_MAX = 1e-3, 1e-1
@@ -137,10 +137,6 @@ class ShiftKernel(nn.Module):
         with without_autocast(self.B.device):
             ahead = pad(self.C[0], (0, states)).unfold(-1, states, 1)[:, : min(states, length)]
             return (ahead * self.B[:, None]).sum(-1)
-
-
-Parts = tuple[Float[Tensor, "h n"], Float[Tensor, "h n"]]
-"""Real and imaginary parts."""
 
 
 def _times(x: Parts, y: Parts) -> Parts:

@@ -1,8 +1,8 @@
 """`dnasm bench train`: a training step of whole models beside what a user would train instead, in turns.
 
 A step is zeroed gradients, forward under bfloat16 autocast (on a CPU float32), cross-entropy, backward and AdamW. On a
-GPU blocks of ours and of the Transformer are compiled; the original code runs as its recipe runs it. Who does not fit
-into memory recomputes activations block by block, and its row says so.
+GPU blocks, final norm and loss of ours and of the Transformer are compiled; the original code runs as its recipe runs
+it. Who does not fit into memory recomputes activations block by block, and its row says so.
 """
 
 import gc
@@ -95,7 +95,7 @@ ORIGINAL = "standalone_hyenadna"
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to make a model of a case; `compiled` says whether its blocks are, on a GPU."""
+    """A way to make a model of a case; `compiled` says whether its parts are, on a GPU."""
 
     name: str
     build: Callable[[Case], nn.Module]
@@ -192,11 +192,13 @@ class Trainer:
             self.model = contender.build(case).train()
         self.case, self.device = case, device
         self.setting = {"compiled": compiled, "recomputed": recompute}
+        self.loss = torch.compile(_loss, dynamic=False) if compiled else _loss
         blocks = _blocks(self.model)
-        for i, block in enumerate(blocks):
-            if compiled:
-                block.compile()
-            if recompute:
+        if compiled:
+            for part in (*blocks, _final_norm(self.model)):
+                part.compile()
+        if recompute:
+            for i, block in enumerate(blocks):
                 blocks[i] = Recomputed(block)
         fused = device.startswith("cuda")
         self.last = torch.tensor([case.length - 1], device=device)
@@ -208,7 +210,7 @@ class Trainer:
         with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.device.startswith("cuda")):
             logits = self.model(tokens)
         targets = tokens.roll(-1, 1).index_fill_(1, self.last, -100)  # after the last token nothing is known
-        cross_entropy(logits.flatten(0, 1).float(), targets.flatten()).backward()  # type: ignore[no-untyped-call]
+        self.loss(logits, targets).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
     def measure(self, repeats: int) -> Row:
@@ -238,6 +240,10 @@ class Trainer:
         return torch.cuda.max_memory_allocated()
 
 
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
 class Recomputed(nn.Module):
     """A block that keeps its inputs alone, and runs again for its gradient."""
 
@@ -248,6 +254,11 @@ class Recomputed(nn.Module):
     def forward(self, *inputs: Tensor | None) -> Any:
         """Run the block."""
         return checkpoint(self.block, *inputs, use_reentrant=False)
+
+
+def _final_norm(model: nn.Module) -> nn.Module:
+    """What stands between the last layer and the head."""
+    return cast(nn.Module, model.backbone.ln_f if isinstance(model, LanguageModel) else model.norm)
 
 
 def _blocks(model: nn.Module) -> nn.ModuleList:

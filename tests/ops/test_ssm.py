@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dnasm.ops.ssm import vandermonde
+from dnasm.ops import ssm
+from dnasm.ops.ssm import real_vandermonde, vandermonde
 
 
 def _waves(h: int, n: int) -> tuple[Tensor, Tensor]:
@@ -40,6 +41,32 @@ def test_gradients() -> None:
     torch.autograd.gradcheck(lambda c, p: vandermonde(c, p, 21, torch.float64), (coefficients, log_poles))
 
 
+def test_second_gradients() -> None:
+    coefficients, log_poles = (x.requires_grad_() for x in _waves(2, 2))
+    torch.autograd.gradgradcheck(lambda c, p: vandermonde(c, p, 9, torch.float64), (coefficients, log_poles))
+    frozen = log_poles.detach()
+    torch.autograd.gradgradcheck(lambda c: vandermonde(c, frozen, 9, torch.float64).square(), coefficients)
+
+
+def test_gradients_in_float32_are_those_of_float64() -> None:
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        parts = [part.clone().requires_grad_() for x in _waves(4, 3) for part in (x.real, x.imag)]
+        k = real_vandermonde((parts[0], parts[1]), (parts[2], parts[3]), 3000, dtype)
+        k.backward(torch.randn(4, 3000, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype))
+        gradients.append([part.grad for part in parts])
+    for single, exact in zip(*gradients, strict=True):
+        torch.testing.assert_close(single, exact, rtol=0, atol=2e-6 * exact.abs().max().item())
+
+
+def test_it_is_one_operator_to_a_compiler() -> None:
+    parts = [part.clone().requires_grad_() for x in _waves(2, 3) for part in (x.real, x.imag)]
+    torch.library.opcheck(torch.ops.dnasm.vandermonde.default, (*parts, 37, torch.float32))
+    with torch.autocast("cpu", torch.bfloat16):
+        k = real_vandermonde((parts[0], parts[1]), (parts[2], parts[3]), 37)
+    torch.testing.assert_close(k, real_vandermonde((parts[0], parts[1]), (parts[2], parts[3]), 37), rtol=0, atol=0)
+
+
 class _Largest(TorchDispatchMode):
     """Remembers the bytes of the largest tensor that any operation made."""
 
@@ -55,7 +82,8 @@ class _Largest(TorchDispatchMode):
 
 def test_no_state_is_held_over_time() -> None:
     h, n, length = 2, 32, 1 << 16
-    coefficients, log_poles = (x.requires_grad_() for x in _waves(h, n))
+    parts = [part for x in _waves(h, n) for part in (x.real, x.imag)]
     with _Largest() as largest:
-        vandermonde(coefficients, log_poles, length).square().sum().backward()
+        k = ssm._run(*parts, length, torch.float32)
+        ssm._run_backward(k, *parts, length, torch.float32)
     assert largest.bytes <= max(4 * h * length, 16 * h * n * 2 * math.isqrt(length))

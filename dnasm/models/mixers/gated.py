@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dnasm.config import ModelConfig
 from dnasm.models.filters import ExplicitFilter, HyenaFilter, ModalFilter
+from dnasm.models.mixers.projection import from_channels
 from dnasm.models.state import MixerState
 from dnasm.ops import hyena_operator, short_conv
 
@@ -40,8 +41,7 @@ class GatedConvolution(nn.Module):
         return self.filter_fn.bias if isinstance(self.filter_fn, HyenaFilter) else None
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        y = self.mix(rearrange(self.in_proj(x), "b l e -> b e l"))
-        return self.out_proj(rearrange(y, "b d l -> b l d"))
+        return from_channels(self.out_proj, self.mix(rearrange(self.in_proj(x), "b l e -> b e l")))
 
     def mix(self, u: Float[Tensor, "b e l"]) -> Float[Tensor, "b d l"]:
         """What lies between the projections: e is three times d."""

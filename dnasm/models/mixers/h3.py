@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from dnasm.config import ModelConfig
 from dnasm.models.filters import DiagonalKernel, DiagonalSteps, ShiftKernel
 from dnasm.models.mixers.h3_step import best_step
+from dnasm.models.mixers.projection import from_channels
 from dnasm.models.state import MixerState
 from dnasm.ops import fftconv
 
@@ -63,7 +64,7 @@ class H3(nn.Module):
             y = fftconv(v, kernel, in_gate=k, out_gate=q, skip=self.D, bidirectional=self.bidirectional)
         else:
             y = self._heads(q, k, v, kernel)
-        return self.output_linear(rearrange(y, "b d l -> b l d"))
+        return from_channels(self.output_linear, y)
 
     def _project(self, x: Float[Tensor, "b l d"]) -> tuple[Float[Tensor, "b d l"], ...]:
         """Return queries, keys and values; on a GPU, whose kernels want a channel's positions together, turned once."""
