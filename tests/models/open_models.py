@@ -8,10 +8,12 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from conftest import CONFIGS, shaken
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from dnasm.models import LanguageModel
 
@@ -42,34 +44,50 @@ def inductor(model: LanguageModel, tokens: Tensor) -> None:
 
 
 def fsdp(model: LanguageModel, tokens: Tensor) -> None:
+    """Two processes hold half of each parameter and read half of the batch; the loss goes as on one."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh, sharded = init_device_mesh("cpu", (1,)), copy.deepcopy(model)
+    rank, sharded = torch.distributed.get_rank(), copy.deepcopy(model)
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
     for block in sharded.backbone.layers:
         fully_shard(block, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
+    held = sum(cast(DTensor, parameter).to_local().numel() for parameter in sharded.parameters())
+    assert held < 0.6 * sum(parameter.numel() for parameter in model.parameters())
     losses = []
-    for trained in (model, sharded):
+    for trained, part in ((model, tokens), (sharded, tokens[rank::2])):
         optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3)
         for _ in range(3):
-            loss = trained(tokens).logsumexp(-1).mean()
+            loss = trained(part).logsumexp(-1).mean()
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(trained(tokens).logsumexp(-1).mean().item())
     assert abs(losses[0] - losses[1]) < 1e-4 * abs(losses[0]), losses
 
 
-if __name__ == "__main__":
+def run(words: list[str], rank: int, store: str) -> None:
     torch.set_num_threads(1)
-    tool = {"export": export, "compile": compile_, "inductor": inductor, "fsdp": fsdp}[sys.argv[1]]
+    torch.manual_seed(0)
+    tool = {"export": export, "compile": compile_, "inductor": inductor, "fsdp": fsdp}[words[0]]
     if tool is fsdp:
-        store = Path(tempfile.mkdtemp()) / "store"
-        torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
-    for name in sys.argv[2:] or FAMILIES:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    for name in words[1:] or FAMILIES:
         config = replace(CONFIGS[name], num_layers=1) if tool is inductor else CONFIGS[name]
         tool(shaken(config), torch.randint(7, 11, (2, 80)))
-        print(name, flush=True)
+        if rank == 0:
+            print(name, flush=True)
     if tool is fsdp:
         torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    path = str(Path(tempfile.mkdtemp()) / "store")
+    other = torch.multiprocessing.get_context("fork").Process(target=run, args=(sys.argv[1:], 1, path), daemon=True)
+    if sys.argv[1] == "fsdp":
+        other.start()
+    run(sys.argv[1:], 0, path)
+    if sys.argv[1] == "fsdp":
+        other.join()
+        sys.exit(other.exitcode)

@@ -1,4 +1,4 @@
-"""Other people's tools work on plain `forward`: torch.compile, torch.export, PEFT's LoRA, FSDP2."""
+"""Other people's tools work on plain `forward`: torch.compile, torch.export, PEFT's LoRA, FSDP2 over two processes."""
 
 import os
 import shutil
