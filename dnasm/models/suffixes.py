@@ -6,7 +6,8 @@ itself, what matters is kept apart: what the beginning adds to every later outpu
 few inputs of each short one. Its first layer needs no more than a table, because all that comes before its long
 convolution depends on as many tokens as the short one has taps.
 
-A row's values depend on its own prefix and suffix alone: on no other row, and not on how rows are batched.
+A row's values depend on its own prefix and suffix alone: on no other row, and not on how rows are batched. On a CPU
+each row is read by itself, by a thread of its own.
 """
 
 from collections.abc import Sequence
@@ -19,15 +20,18 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dnasm.models.backbone import MLP, Block, LanguageModel
-from dnasm.models.likelihood import target_log_probs
+from dnasm.models.likelihood import is_base, target_log_probs
 from dnasm.models.mixers import H3, Hyena
+from dnasm.models.row_threads import each_row
 from dnasm.models.state import DecodingState, MixerState
-from dnasm.ops import Spectrum, fftconv, short_conv, spectrum
-from dnasm.vocabulary import NUM_TOKENS
+from dnasm.ops import Spectrum, fftconv, spectrum
+from dnasm.vocabulary import NUM_TOKENS, A, T
 
 _MOST_CODES = NUM_TOKENS**3
 _KEPT_FILTERS = 4
 _CACHED = 512  # positions of an MLP at a time
+_ONLY = slice(0, 1)
+_PACK = 8  # rows that a thread takes at a time: fewer calls, and still within a cache
 _GELU = (0.0713548162726, 1.5957691216057308)  # tanh-form GELU is x * sigmoid(x * (b + a * x * x))
 
 
@@ -116,9 +120,15 @@ class _LayerPast(NamedTuple):
 
 class _HyenaPast(NamedTuple):
     layers: list[_LayerPast]
-    last: Float[Tensor, "p 1 v"]
+    last: Float[Tensor, "p 1 4"]
+    """Log-probabilities of the base that comes first after the prefix."""
     tail: Integer[Tensor, "p past"]
     """The last tokens."""
+
+
+class _Held(NamedTuple):
+    parts: list[_HyenaPast]
+    """On a CPU one for each prefix, on a GPU one of all."""
     filters: list[Spectrum]
     """As much of each layer's filter as a suffix needs."""
 
@@ -155,12 +165,31 @@ class HyenaReader:
             self._lookup = self._make_lookup() if NUM_TOKENS ** (self._past + 1) <= _MOST_CODES else None
 
     @torch.no_grad()
-    def read(self, prefixes: Integer[Tensor, "p c"], room: int) -> _HyenaPast:
+    def read(self, prefixes: Integer[Tensor, "p c"], room: int) -> _Held:
         """Read prefixes once, with the output of each long convolution `room` positions beyond them."""
+        filters = self._long_filters(prefixes.shape[1], room)
+        taps = [k for k, _ in filters]
+        parts = [prefixes] if prefixes.is_cuda else torch.split(prefixes, 1)
+        return _Held(each_row(lambda part: self._begin(part, room, taps), parts), [values for _, values in filters])
+
+    @torch.no_grad()
+    def log_probs(self, held: _Held, rows: Sequence[int], suffixes: Integer[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+        """Run the layers over the suffixes alone."""
+        if suffixes.is_cuda:
+            index = torch.tensor(rows, device=suffixes.device)
+            return self._go_on(held.parts[0], held.filters, index, suffixes)
+        found = torch.empty(suffixes.shape)
+
+        def go_on(pack: list[int]) -> None:
+            found[pack] = self._go_on(held.parts[rows[pack[0]]], held.filters, _ONLY, suffixes[pack])
+
+        each_row(go_on, _packs(rows))
+        return found
+
+    def _begin(self, prefixes: Integer[Tensor, "p c"], room: int, filters: Sequence[Tensor]) -> _HyenaPast:
         length, backbone = prefixes.shape[1], self._model.backbone
         x, layers = backbone.embeddings(prefixes), []
-        filters = self._long_filters(length, room)
-        for block, mixer, (taps, _) in zip(self._blocks, self._mixers, filters, strict=True):
+        for block, mixer, taps in zip(self._blocks, self._mixers, filters, strict=True):
             h = block.norm1(x)
             gate, signal = _short(mixer, h)
             y = fftconv(pad(signal, (0, room)), taps, skip=mixer.filter_fn.bias)
@@ -170,37 +199,39 @@ class HyenaReader:
                 x, y, gate = (t.narrow(dim, length - 1, 1) for t, dim in ((x, 1), (y, 2), (gate, 2)))
             _add_projected(x, y[..., : gate.shape[-1]] * gate, mixer.out_proj)
             _add_mlp(x, block)
-        tail = pad(prefixes, (self._past, 0))[:, length:]
-        return _HyenaPast(layers, self._logits(x), tail, [values for _, values in filters])
+        return _HyenaPast(layers, self._expect(x), pad(prefixes, (self._past, 0))[:, length:])
 
-    @torch.no_grad()
-    def log_probs(
-        self, held: _HyenaPast, rows: Sequence[int], suffixes: Integer[Tensor, "b n"]
+    def _go_on(
+        self, held: _HyenaPast, filters: Sequence[Spectrum], index: Tensor | slice, suffixes: Integer[Tensor, "b n"]
     ) -> Float[Tensor, "b n"]:
-        """Run the layers over the suffixes alone."""
-        index = torch.tensor(rows, device=suffixes.device)
-        # One prefix for all rows is the common case on a grid: then nothing is copied.
-        same = slice(rows[0], rows[0] + 1) if len(set(rows)) == 1 else index
-        tail = held.tail[index].to(suffixes.dtype)
+        def of(past: Tensor) -> Tensor:
+            return past[index].expand(len(suffixes), *past.shape[1:])
+
+        tail = of(held.tail).to(suffixes.dtype)
         x = self._model.backbone.embeddings(suffixes)
         for number, (block, mixer) in enumerate(zip(self._blocks, self._mixers, strict=True)):
             past = held.layers[number]
             if number == 0 and self._lookup is not None:
                 gate, signal = self._lookup.read(torch.cat([tail, suffixes], 1), self._past)
             else:
-                h = torch.cat([past.recent[index], block.norm1(x)], 1)
-                gate, signal = (part[..., self._past :] for part in _short(mixer, h, inside=True))
-            y = fftconv(signal, held.filters[number], skip=mixer.filter_fn.bias)
-            y += past.owed[same]
+                h = torch.cat([of(past.recent), block.norm1(x)], 1)
+                gate, signal = _short(mixer, h, inside=True)
+            y = fftconv(signal, filters[number], skip=mixer.filter_fn.bias)
+            y += of(past.owed)
             y *= gate
             _add_projected(x, y, mixer.out_proj)
             _add_mlp(x, block)
-        return _joined_log_probs(held.last[index], self._logits(x), suffixes)
+        expected = torch.cat([of(held.last), self._expect(x)[:, :-1]], 1)
+        found = expected.gather(2, (suffixes.long() - A).clamp(0, T - A)[..., None])[..., 0]
+        return found.where(is_base(suffixes), 0.0)
 
-    def _logits(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n v"]:
-        head, embeddings = self._model.lm_head, self._model.backbone.embeddings.word_embeddings.weight
-        hidden = self._model.backbone.ln_f(x)
-        return head(hidden, embeddings) if x.is_cuda else torch.cat([head(row, embeddings) for row in hidden.split(1)])
+    def _expect(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n 4"]:
+        """Log-probabilities of the base after each position."""
+        head, embeddings = self._model.lm_head.weight, self._model.backbone.embeddings.word_embeddings.weight
+        rows = (embeddings if head is None else head)[A : T + 1]
+        h = self._model.backbone.ln_f(x)
+        logits = h @ rows.T if h.is_cuda else torch.stack([torch.mm(row, rows.T) for row in h])
+        return logits.log_softmax(-1)
 
     def _long_filters(self, length: int, room: int) -> list[tuple[Tensor, Spectrum]]:
         """Return each layer's filter as long as a whole sequence, and the spectrum of as much as a suffix needs."""
@@ -225,6 +256,15 @@ class HyenaReader:
         return _Lookup(torch.cat([gate, x1 * v]))
 
 
+def _packs(rows: Sequence[int]) -> list[list[int]]:
+    """Put places of rows that follow one prefix together, a few at a time and no more than keeps all threads busy."""
+    size = min(_PACK, -(-len(rows) // torch.get_num_threads()))
+    places: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row, []).append(place)
+    return [held[i : i + size] for held in places.values() for i in range(0, len(held), size)]
+
+
 def _product(weight: Float[Tensor, "e d"], h: Float[Tensor, "b l d"]) -> Float[Tensor, "b e l"]:
     """Multiply each position with a matrix; channels come out first, as the convolutions want them.
 
@@ -240,25 +280,26 @@ def _product(weight: Float[Tensor, "e d"], h: Float[Tensor, "b l d"]) -> Float[T
 
 def _short(
     mixer: Hyena, h: Float[Tensor, "b l d"], *, inside: bool = False
-) -> tuple[Float[Tensor, "b d l"], Float[Tensor, "b d l"]]:
+) -> tuple[Float[Tensor, "b d n"], Float[Tensor, "b d n"]]:
     """Project and convolve with a few taps; return the outer gate and what the long convolution takes.
 
     Args:
         mixer: Whose.
         h: Its input.
-        inside: The first positions, whose past is not there, may be wrong: then the projection's bias need not be
-            added to each position, since it goes through the taps as one number.
+        inside: The first positions are there for the taps alone, and are not returned. Then the projection's bias need
+            not be added to each position, since it goes through the taps as one number.
     """
-    weight, offset = mixer.short_filter.weight[:, 0], mixer.in_proj.bias
+    weight, offset, past = mixer.short_filter.weight[:, 0], mixer.in_proj.bias, 0
     bias: Tensor | None = mixer.short_filter.bias
     u = _product(mixer.in_proj.weight, h)
     if inside:
+        past = weight.shape[1] - 1
         through = offset * weight.sum(1)
         bias = through if bias is None else through + bias
     else:
         u += offset[:, None]
-    gate, x1, v = short_conv(u, weight, bias).chunk(3, 1)
-    return gate, x1 * v
+    gate, signal = torch.ops.dnasm.gated_short_conv(u, weight, bias, 0)
+    return gate[..., past:], signal[..., past:]
 
 
 def _add_projected(x: Float[Tensor, "b n d"], y: Float[Tensor, "b d n"], projection: nn.Linear) -> None:

@@ -61,12 +61,13 @@ class WindowReader:
     ) -> None:
         """Read all windows of one length and cut: some beginnings at a time, then all that follows these."""
         device = self._runner.device
+        at_once = 1 if device.type == "cuda" else torch.get_num_threads()  # a thread reads rows of its own
 
         def begin(prefixes: Sequence[bytes]) -> Any:
             return reader.read(_stack(prefixes).to(device), room)
 
         with evaluating(self._runner.model):
-            for prefixes, held in self._runner.in_batches(list(members), cut + room, begin):
+            for prefixes, held in self._runner.in_batches(list(members), -(-(cut + room) // at_once), begin):
                 jobs = [(row, index) for row, prefix in enumerate(prefixes) for index in members[prefix]]
 
                 def go_on(jobs: Sequence[tuple[int, int]], held: Any = held) -> npt.NDArray[np.float64]:
@@ -74,7 +75,7 @@ class WindowReader:
                     rows = reader.log_probs(held, [row for row, _ in jobs], suffixes).cpu().numpy()
                     return np.array([row.sum(dtype=np.float64) for row in rows])
 
-                for chosen, sums in self._runner.in_batches(jobs, room, go_on):
+                for chosen, sums in self._runner.in_batches(jobs, -(-room // at_once), go_on):
                     values[[index for _, index in chosen]] = sums
 
 

@@ -72,6 +72,22 @@ def test_a_row_is_the_same_bit_for_bit_in_any_batch(width: int, cut: int, room: 
         assert torch.equal(alone[0], values)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+@torch.inference_mode()
+def test_a_row_is_the_same_bit_for_bit_on_any_number_of_threads(threads: int) -> None:
+    reader = prefix_reader(_model(replace(SMALL, d_model=128, d_inner=256, num_layers=2, max_length=1024), 0.02))
+    assert reader is not None
+    prefixes, rows, suffixes = _tokens(3, 512), [0, 2, 0, 1, 2, 2, 2], _tokens(7, 512)
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            found.append(reader.log_probs(reader.read(prefixes, 512), rows, suffixes))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
 def test_some_models_read_whole_sequences() -> None:
     """Both sides seen: there is no going on. H3, and Hyena in bfloat16: it would be slower."""
     assert prefix_reader(_model(replace(SMALL, bidirectional=True))) is None
