@@ -32,9 +32,18 @@ int64_t elements(const Params& p) {
 struct Task {
     const Params& p;
     const Plan& plan;
-    Crew crew;  // for the inside of one transform
+    Crew crew;          // for the inside of one transform
+    bool tiled;         // sequences longer than the plan, which then holds all taps
+    int64_t shift = 0;  // a filter of both sides has no one past: in tiles it is a causal one, this much late
 
-    void open(const Source& source, Cvec* z) const { cpu::open(plan, crew, source, z); }
+    Task(const Params& params, const Plan& its, const Group& group, const Crew& inner)
+        : p(params), plan(its), crew(inner), tiled(false) {
+        for (const auto& [start, end] : group.pieces) tiled = tiled || end - start > plan.length;
+        if (tiled && p.bidirectional) shift = p.taps;
+    }
+    void open(const Tile& tile, Cvec* z) const { cpu::open(plan, crew, tile, z); }
+    // A tile with what the one before it owes.
+    void open_with_past(const Signal& x, int64_t at, Cvec* z) const { open({x, at, at > 0 ? -plan.length : 0}, z); }
     template <class Leaf> void sweep(const Leaf& leaf, Cvec* const (&z)[Leaf::kSignals]) const {
         cpu::sweep(plan, crew, leaf, z);
     }
@@ -80,16 +89,24 @@ struct Chunks {  // how rows are dealt out: a channel at a time, or part of its 
 // Values of channel d's filter over the plan's length, so that the inverse needs no factor.
 void filter_values(const Task& task, int64_t d, Cvec* z, Cvec* values) {
     const Params& p = task.p;
-    const Plan& plan = task.plan;
-    const float factor = 1.0f / float(plan.length);
-    const Signal past{p.k.row(0, d), {}, 0, std::min(p.taps, plan.length)};
-    task.open(Alone{past, 0}, z);
-    StoreSpectrum<false> leaf{values, factor};
-    task.sweep(leaf, {z});
+    const Row past = p.k.row(0, d), future = p.k.row(1, d);
+    StoreSpectrum<false> store{values, 1.0f / float(task.plan.length)};
+    if (task.shift) {
+        std::vector<float> taps(size_t(2 * p.taps));
+        read(future, 0, p.taps, taps.data());
+        std::reverse(taps.begin(), taps.begin() + p.taps);
+        read(past, 0, p.taps, taps.data() + p.taps);
+        const Signal both{{reinterpret_cast<char*>(taps.data()), 1, Type::kFloat}, {}, 0, 2 * p.taps};
+        task.open({both, 0}, z);
+        return task.sweep(store, {z});
+    }
+    const Signal lags{past, {}, 0, std::min(p.taps, task.plan.length)};
+    task.open({lags, 0}, z);
+    task.sweep(store, {z});
     if (!p.bidirectional) return;
-    const Signal future{p.k.row(1, d), {}, 0, std::min(p.taps, plan.length - 1)};
-    task.open(FromLagOne{future}, z);
-    StoreSpectrum<true> add{values, factor};
+    const Signal ahead{future, {}, 0, std::min(p.taps, task.plan.length - 1)};
+    task.open({ahead, -1}, z);  // from lag 1 on: lag 0 is the past's
+    StoreSpectrum<true> add{values, store.factor};
     task.sweep(add, {z});
 }
 
@@ -99,144 +116,118 @@ const Cvec* filter_of(const Task& task, int64_t d, Cvec* z, Cvec* values) {
     return values;
 }
 
-float skip_of(const Params& p, int64_t d) {
+struct Sequence {  // of one channel: samples [piece.first, piece.second) of row (b, d)
+    const Params& p;
+    int64_t b, d;
+    Piece piece;
     float skip = 0;
-    if (p.skip) read(p.skip.row(0, d), 0, 1, &skip);
-    return skip;
-}
 
-// Opens tile `at` of a sequence with what the tile before it owes.
-void open_tile(const Task& task, const Signal& x, int64_t at, Cvec* z) {
-    if (at == 0) return task.open(Alone{x, at}, z);
-    task.open(WithPast{x, at, task.plan.length}, z);
-}
+    Sequence(const Params& params, int64_t row, int64_t channel, Piece its) : p(params), b(row), d(channel), piece(its) {
+        if (p.skip) read(p.skip.row(0, d), 0, 1, &skip);
+    }
+    Signal signal(const View& v, const View& gate) const { return {v.row(b, d), gate.row(b, d), piece.first, piece.second}; }
+    Signal x() const { return signal(p.u, p.in_gate); }
+    Signal g() const { return signal(p.dy, p.out_gate); }
+    // sums += skip * from, at [at, at + n) of the sequence
+    void add_skip(const Signal& from, int64_t at, int64_t n, float* sums) const {
+        if (skip == 0) return;
+        float samples[kColumns];
+        from.fill(at, n, samples);
+        for (int64_t i = 0; i < n; ++i) sums[i] += skip * samples[i];
+    }
+    // to = sums * by, in place
+    void put(const View& to, const View& by, int64_t at, int64_t n, float* sums) const {
+        scale(by.row(b, d), piece.first + at, n, sums);
+        write(to.row(b, d), piece.first + at, n, sums);
+    }
+    // From the convolution: y with by = out_gate, the output gate's gradient with by = dy.
+    void finish_output(const View& to, const View& by, int64_t at, int64_t n, float* conv) const {
+        add_skip(x(), at, n, conv);
+        put(to, by, at, n, conv);
+    }
+    // From the convolution's part of the signal's gradient: du and din_gate.
+    void finish_input(int64_t at, int64_t n, float* dx) const {
+        float other[kColumns];
+        add_skip(g(), at, n, dx);
+        std::copy_n(dx, n, other);
+        if (p.din_gate) put(p.din_gate, p.u, at, n, other);
+        if (p.du) put(p.du, p.in_gate, at, n, dx);
+    }
+};
 
-// One sequence, [piece.first, piece.second) of row (b, d).
-void forward_piece(const Task& task, const Cvec* filter, int64_t b, int64_t d, Piece piece, Cvec* z) {
-    const Params& p = task.p;
-    const Plan& plan = task.plan;
-    const Signal x{p.u.row(b, d), p.in_gate.row(b, d), piece.first, piece.second};
-    const Row y = p.y.row(b, d), gate = p.out_gate.row(b, d);
-    const float skip = skip_of(p, d);
-    const int64_t length = x.end - x.start;
-    for (int64_t tile = 0; tile < length; tile += plan.length) {
-        open_tile(task, x, tile, z);
+void forward_piece(const Task& task, const Cvec* filter, const Sequence& row, Cvec* z) {
+    const Signal x = row.x();
+    for (int64_t tile = 0; tile < x.length(); tile += task.plan.length) {
+        task.open_with_past(x, tile + task.shift, z);
         Multiply<false> leaf{filter};
         task.sweep(leaf, {z});
-        task.close(z, std::min(plan.length, length - tile), [&](int64_t at, int64_t n, float* conv) {
-            if (p.skip) {
-                float samples[kColumns];
-                x.fill(tile + at, n, samples);
-                for (int64_t i = 0; i < n; ++i) conv[i] += skip * samples[i];
-            }
-            scale(gate, x.start + tile + at, n, conv);
-            write(y, x.start + tile + at, n, conv);
+        task.close(z, std::min(task.plan.length, x.length() - tile), [&](int64_t at, int64_t n, float* conv) {
+            row.finish_output(task.p.y, task.p.out_gate, tile + at, n, conv);
         });
     }
 }
 
-struct Gradients {  // of one row
-    Row dy, u, in_gate, out_gate, du, din_gate, dout_gate;
-    float skip;
-
-    Gradients(const Params& p, int64_t b, int64_t d)
-        : dy(p.dy.row(b, d)), u(p.u.row(b, d)), in_gate(p.in_gate.row(b, d)), out_gate(p.out_gate.row(b, d)),
-          du(p.du.row(b, d)), din_gate(p.din_gate.row(b, d)), dout_gate(p.dout_gate.row(b, d)), skip(skip_of(p, d)) {}
-};
-
-// du and din_gate from the convolution's part of the signal's gradient, at [at, at + n) of the row.
-void finish_input(const Params& p, const Gradients& row, int64_t at, int64_t n, float* dx) {
-    float other[kColumns];
-    if (p.skip) {
-        read(row.dy, at, n, other);
-        scale(row.out_gate, at, n, other);
-        for (int64_t i = 0; i < n; ++i) dx[i] += row.skip * other[i];
-    }
-    if (row.din_gate) {
-        std::copy_n(dx, n, other);
-        scale(row.u, at, n, other);
-        write(row.din_gate, at, n, other);
-    }
-    if (!row.du) return;
-    scale(row.in_gate, at, n, dx);
-    write(row.du, at, n, dx);
-}
-
 // Sum of g x over a sequence: the gradient of the skip.
-double correlate_at_zero(const Gradients& row, Piece piece) {
+double correlate_at_zero(const Sequence& row) {
+    const Signal x = row.x(), g = row.g();
     double total = 0;
-    for (int64_t at = piece.first; at < piece.second; at += kColumns) {
-        const int64_t n = std::min(kColumns, piece.second - at);
-        alignas(32) float x[kColumns] = {}, g[kColumns] = {};
-        read(row.u, at, n, x);
-        scale(row.in_gate, at, n, x);
-        read(row.dy, at, n, g);
-        scale(row.out_gate, at, n, g);
+    for (int64_t at = 0; at < x.length(); at += kColumns) {
+        alignas(32) float a[kColumns], b[kColumns];
+        x.fill(at, kColumns, a);
+        g.fill(at, kColumns, b);
         Vec sums = {};
-        for (int64_t i = 0; i < n; i += kLanes) sums += load(x + i) * load(g + i);
+        for (int64_t i = 0; i < kColumns; i += kLanes) sums += load(a + i) * load(b + i);
         for (int lane = 0; lane < kLanes; ++lane) total += sums[lane];
     }
     return total;
 }
 
-void finish_gate(const Params& p, const Gradients& row, int64_t at, int64_t n, float* conv) {
-    if (p.skip) {
-        float x[kColumns];
-        read(row.u, at, n, x);
-        scale(row.in_gate, at, n, x);
-        for (int64_t i = 0; i < n; ++i) conv[i] += row.skip * x[i];
-    }
-    scale(row.dy, at, n, conv);
-    write(row.dout_gate, at, n, conv);
-}
-
 // The signals' gradients of one sequence, and its part in the filter's: `product` += G conj X. z: two buffers.
-void backward_piece(const Task& task, const Cvec* filter, Cvec* product, const Gradients& row, Piece piece,
-                    Cvec* const (&z)[2]) {
+void backward_piece(const Task& task, const Cvec* filter, Cvec* product, const Sequence& row, Cvec* const (&z)[2]) {
     const Params& p = task.p;
-    const Plan& plan = task.plan;
-    const Signal x{row.u, row.in_gate, piece.first, piece.second}, g{row.dy, row.out_gate, piece.first, piece.second};
-    const int64_t length = piece.second - piece.first;
-    const bool conv = bool(row.dout_gate), tiled = length > plan.length;
-    const bool back = row.du || row.din_gate;
-    for (int64_t tile = 0; tile < length; tile += plan.length) {
-        const int64_t n = std::min(plan.length, length - tile), from = piece.first + tile;
-        open_tile(task, x, tile, z[0]);
-        task.open(Alone{g, tile}, z[1]);
+    const int64_t size = task.plan.length;
+    const Signal x = row.x(), g = row.g();
+    const bool conv = bool(p.dout_gate), back = p.du || p.din_gate, tiled = x.length() > size;
+    for (int64_t tile = 0; tile < x.length(); tile += size) {
+        const int64_t n = std::min(size, x.length() - tile);
+        task.open_with_past(x, tile + task.shift, z[0]);
+        task.open({g, tile}, z[1]);
         auto correlate = [&](auto leaf) { task.sweep(leaf, z); };
         if (conv && back && !tiled) correlate(Correlate<true, true>{filter, product});
         else if (conv) correlate(Correlate<true, false>{filter, product});
         else if (back && !tiled) correlate(Correlate<false, true>{filter, product});
         else correlate(Correlate<false, false>{filter, product});
-        auto gate = [&](int64_t at, int64_t count, float* s) { finish_gate(p, row, from + at, count, s); };
+        auto gate = [&](int64_t at, int64_t count, float* s) { row.finish_output(p.dout_gate, p.dy, tile + at, count, s); };
         if (conv) task.close(z[0], n, gate);
         if (!back) continue;
         if (tiled) {
-            task.open(WithFuture{g, tile, plan.length}, z[1]);
+            task.open({g, tile - task.shift, size}, z[1]);
             Multiply<true> leaf{filter};
             task.sweep(leaf, {z[1]});
         }
-        task.close(z[1], n, [&](int64_t at, int64_t count, float* dx) { finish_input(p, row, from + at, count, dx); });
+        task.close(z[1], n, [&](int64_t at, int64_t count, float* dx) { row.finish_input(tile + at, count, dx); });
     }
 }
 
 // Adds the lags of a product G conj X, which it spoils, to the gradient of channel d's taps.
 void add_filter_gradient(const Task& task, const Cvec* product, Cvec* z, float* dk) {
     const Params& p = task.p;
-    const Plan& plan = task.plan;
-    const float factor = 1.0f / float(plan.length);
-    const int64_t taps = std::min(p.taps, plan.length);
-    std::copy_n(product, plan.length / kLanes, z);
+    const int64_t size = task.plan.length, shift = task.shift;
+    const float factor = 1.0f / float(size);
+    std::copy_n(product, size / kLanes, z);
     Return<false> leaf;
     task.sweep(leaf, {z});
-    task.close(z, taps, [&](int64_t at, int64_t n, float* lags) {
-        for (int64_t i = 0; i < n; ++i) dk[at + i] += factor * lags[i];
+    task.close(z, std::min(p.taps + shift, size), [&](int64_t at, int64_t n, float* lags) {
+        for (int64_t i = 0; i < n; ++i) {
+            const int64_t lag = at + i - shift;
+            dk[lag < 0 ? p.taps - 1 - lag : lag] += factor * lags[i];
+        }
     });
-    if (!p.bidirectional) return;
-    std::copy_n(product, plan.length / kLanes, z);
+    if (!p.bidirectional || shift) return;
+    std::copy_n(product, size / kLanes, z);
     Return<true> conjugate;
     task.sweep(conjugate, {z});
-    task.close(z, std::min(p.taps + 1, plan.length), [&](int64_t at, int64_t n, float* lags) {
+    task.close(z, std::min(p.taps + 1, size), [&](int64_t at, int64_t n, float* lags) {
         for (int64_t i = at == 0; i < n; ++i) dk[p.taps + at + i - 1] += factor * lags[i];
     });
 }
@@ -247,7 +238,7 @@ void spectrum(const Params& p, float* values) {
     const auto plans = plans_of(p);
     const Deal deal(p);
     deal.each(p.channels, 1, [&](int64_t d, Cvec* z) {
-        filter_values({p, *plans[0], deal.inner}, d, z, reinterpret_cast<Cvec*>(values + 2 * d * plans[0]->length));
+        filter_values({p, *plans[0], p.groups[0], deal.inner}, d, z, reinterpret_cast<Cvec*>(values + 2 * d * plans[0]->length));
     });
 }
 
@@ -258,7 +249,7 @@ void forward(const Params& p) {
     deal.each(p.channels * chunks.per_channel, 2, [&](int64_t item, Cvec* scratch) {
         const int64_t d = item / chunks.per_channel, first = item % chunks.per_channel * chunks.rows;
         for (size_t i = 0; i < plans.size(); ++i) {
-            const Task task{p, *plans[i], deal.inner};
+            const Task task{p, *plans[i], p.groups[i], deal.inner};
             const Cvec* filter = filter_of(task, d, scratch, scratch + deal.longest);
             for (int64_t b = first; b < std::min(p.batch, first + chunks.rows); ++b)
                 for (const Piece& piece : p.groups[i].pieces) {
@@ -266,7 +257,7 @@ void forward(const Params& p) {
                         for (const View* v : {&p.u, &p.in_gate, &p.out_gate}) prefetch<0>(v->row(b + 1, d), piece);
                         prefetch<1>(p.y.row(b + 1, d), piece);
                     }
-                    forward_piece(task, filter, b, d, piece, scratch);
+                    forward_piece(task, filter, {p, b, d, piece}, scratch);
                 }
         }
     });
@@ -284,17 +275,16 @@ void backward(const Params& p) {
         const int64_t d = item / parts, first = item % parts * chunks.rows;
         float* taps = !p.dk ? nullptr : parts > 1 ? dk.data() + item * lags : p.dk + d * lags;
         for (size_t i = 0; i < plans.size(); ++i) {
-            const Task task{p, *plans[i], deal.inner};
+            const Task task{p, *plans[i], p.groups[i], deal.inner};
             Cvec *z[2] = {scratch, scratch + deal.longest}, *product = scratch + 3 * deal.longest;
             const Cvec* filter = filter_of(task, d, z[0], scratch + 2 * deal.longest);
             if (taps) std::fill_n(product, plans[i]->length / kLanes, Cvec(Vec{}, Vec{}));
-            for (int64_t b = first; b < std::min(p.batch, first + chunks.rows); ++b) {
-                const Gradients row(p, b, d);
+            for (int64_t b = first; b < std::min(p.batch, first + chunks.rows); ++b)
                 for (const Piece& piece : p.groups[i].pieces) {
-                    backward_piece(task, filter, taps ? product : nullptr, row, piece, z);
-                    if (p.dskip) dskip[size_t(item)] += correlate_at_zero(row, piece);
+                    const Sequence row{p, b, d, piece};
+                    backward_piece(task, filter, taps ? product : nullptr, row, z);
+                    if (p.dskip) dskip[size_t(item)] += correlate_at_zero(row);
                 }
-            }
             if (taps) add_filter_gradient(task, product, z[0], taps);
         }
     });

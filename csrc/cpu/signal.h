@@ -1,4 +1,4 @@
-// What the first stage reads: a gated row of one packed sequence, zero outside it, alone or with its neighbour tile.
+// What the first stage reads: a tile of a gated row of one packed sequence, zero outside it, alone or with its neighbour.
 //
 // A filter no longer than the plan runs over a long sequence in tiles. Modulo z^L - i the tile before is worth -i times
 // itself, and the tile after i times, so each rides along as the imaginary part of the input: no overlap, no extra
@@ -7,7 +7,6 @@
 #include <algorithm>
 
 #include "rows.h"
-#include "transform.h"
 
 namespace dnasm::cpu {
 
@@ -15,61 +14,28 @@ struct Signal {
     Row row, gate;
     int64_t start, end;
 
+    int64_t length() const { return end - start; }
     // Samples [at, at + n) of the sequence, gated.
     void fill(int64_t at, int64_t n, float* to) const {
-        const int64_t here = std::clamp<int64_t>(end - start - at, 0, n);
-        if (here > 0) {
-            read(row, start + at, here, to);
-            scale(gate, start + at, here, to);
+        const int64_t first = std::clamp<int64_t>(-at, 0, n), last = std::clamp<int64_t>(length() - at, first, n);
+        std::fill(to, to + first, 0.0f);
+        if (first < last) {
+            read(row, start + at + first, last - first, to + first);
+            scale(gate, start + at + first, last - first, to + first);
         }
-        std::fill(to + here, to + n, 0.0f);
+        std::fill(to + last, to + n, 0.0f);
     }
 };
 
-struct Alone final : Source {
+struct Tile {
     const Signal& signal;
-    int64_t tile;
+    int64_t start;          // of the sequence's samples; may lie before the first
+    int64_t neighbour = 0;  // how far the tile that rides along lies from this one: a plan's length back or ahead; 0: none
 
-    Alone(const Signal& signal_, int64_t tile_) : signal(signal_), tile(tile_) {}
-    void real(int64_t at, int64_t n, float* to) const override { signal.fill(tile + at, n, to); }
-};
-
-struct WithPast final : Source {
-    const Signal& signal;
-    int64_t tile, plan_length;
-
-    WithPast(const Signal& signal_, int64_t tile_, int64_t plan_length_)
-        : signal(signal_), tile(tile_), plan_length(plan_length_) {
-        complex = true;
-    }
-    void real(int64_t at, int64_t n, float* to) const override { signal.fill(tile + at, n, to); }
-    void imag(int64_t at, int64_t n, float* to) const override {
-        signal.fill(tile - plan_length + at, n, to);
-        for (int64_t i = 0; i < n; ++i) to[i] = -to[i];
-    }
-};
-
-struct WithFuture final : Source {
-    const Signal& signal;
-    int64_t tile, plan_length;
-
-    WithFuture(const Signal& signal_, int64_t tile_, int64_t plan_length_)
-        : signal(signal_), tile(tile_), plan_length(plan_length_) {
-        complex = true;
-    }
-    void real(int64_t at, int64_t n, float* to) const override { signal.fill(tile + at, n, to); }
-    void imag(int64_t at, int64_t n, float* to) const override { signal.fill(tile + plan_length + at, n, to); }
-};
-
-// The future's taps, which begin at lag 1: lag 0 belongs to the past.
-struct FromLagOne final : Source {
-    const Signal& taps;
-
-    explicit FromLagOne(const Signal& taps_) : taps(taps_) {}
-    void real(int64_t at, int64_t n, float* to) const override {
-        const int64_t gap = at == 0;
-        if (gap) to[0] = 0;
-        taps.fill(at - 1 + gap, n - gap, to + gap);
+    void real(int64_t at, int64_t n, float* to) const { signal.fill(start + at, n, to); }
+    void imag(int64_t at, int64_t n, float* to) const {
+        signal.fill(start + neighbour + at, n, to);
+        for (int64_t i = 0; i < n && neighbour < 0; ++i) to[i] = -to[i];
     }
 };
 

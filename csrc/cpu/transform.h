@@ -9,6 +9,7 @@
 #include "butterfly.h"
 #include "crew.h"
 #include "plan.h"
+#include "signal.h"
 
 namespace dnasm::cpu {
 
@@ -104,16 +105,6 @@ void sweep(const Plan& plan, const Crew& crew, const Leaf& leaf, Cvec* const (&z
     crew.each(plan.radix, [&](int64_t m, int64_t) { sweep(plan, leaf, z, 0, m * plan.vectors); });
 }
 
-// Where the first stage reads from: `real` and, if it is complex, `imag` write n samples from position `at`.
-struct Source {
-    bool complex = false;
-    virtual void real(int64_t at, int64_t n, float* to) const = 0;
-    virtual void imag(int64_t, int64_t, float*) const {}
-
-  protected:
-    ~Source() = default;
-};
-
 // Where the last stage, of which only the real part is wanted, writes to: n samples from position `at`, to be changed
 // at will. A crew calls it from many threads.
 class Sink {
@@ -129,14 +120,14 @@ class Sink {
 };
 
 // Both take the columns of one slab: the positions `column`, `column + part`, `column + 2 part` ... together.
-template <int R, bool kComplex> void open(const Plan& plan, const Source& source, Cvec* z, int64_t slab) {
+template <int R, bool kComplex> void open(const Plan& plan, const Tile& tile, Cvec* z, int64_t slab) {
     alignas(64) float rows[R][kColumns], imag[kComplex ? R : 1][kColumns];
     const int64_t part = plan.vectors * kLanes, end = std::min(part, (slab + 1) * kSlab);
     for (int64_t column = slab * kSlab; column < end; column += kColumns) {
         const int64_t width = std::min(kColumns, end - column);
         for (int j = 0; j < R; ++j) {
-            source.real(j * part + column, width, rows[j]);
-            if constexpr (kComplex) source.imag(j * part + column, width, imag[j]);
+            tile.real(j * part + column, width, rows[j]);
+            if constexpr (kComplex) tile.imag(j * part + column, width, imag[j]);
         }
         for (int64_t n = 0; n < width; n += kLanes) {
             Cvec a[R];
@@ -186,10 +177,10 @@ template <int R> void close(const Plan& plan, const Cvec* z, int64_t length, con
 inline int64_t slabs(const Plan& plan) { return (plan.vectors * kLanes + kSlab - 1) / kSlab; }
 
 // First stage: from samples to the plan's buffer.
-inline void open(const Plan& plan, const Crew& crew, const Source& source, Cvec* z) {
+inline void open(const Plan& plan, const Crew& crew, const Tile& tile, Cvec* z) {
     crew.each(slabs(plan), [&](int64_t slab, int64_t) {
         with_radix(plan.radix, [&](auto r) {
-            source.complex ? open<r.value, true>(plan, source, z, slab) : open<r.value, false>(plan, source, z, slab);
+            tile.neighbour ? open<r.value, true>(plan, tile, z, slab) : open<r.value, false>(plan, tile, z, slab);
         });
     });
 }

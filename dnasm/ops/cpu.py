@@ -9,7 +9,7 @@ from torch import Tensor
 from dnasm.errors import BackendUnavailable
 from dnasm.ops import build, reference
 from dnasm.ops.operands import GRADIENTS, Operands
-from dnasm.ops.plan import cpu_length, cpu_radices, packed_length, tile_length
+from dnasm.ops.plan import cpu_radices, packed_length, tile_length
 
 Groups = dict[int, list[tuple[int, int]]]
 """Packed sequences by the length of the plan that transforms them."""
@@ -33,12 +33,15 @@ def _self_test() -> None:
     assert error < 1e-4, f"the convolution is off by {error:.2g}"
 
 
+def _plan(length: int, taps: int, bidirectional: bool) -> int:
+    return tile_length(length, taps * (1 + bidirectional))  # tiles hold both sides of a filter
+
+
 def groups(op: Operands) -> Groups:
-    """Choose the plan for each sequence. A filter of two sides has no one past, so it takes no tiles."""
+    """Choose the plan for each sequence."""
     pieces = op.pieces()
     if op.cu_seqlens is None:
-        length = op.u.shape[-1]
-        return {cpu_length(length) if op.bidirectional else tile_length(length, op.taps): pieces}
+        return {_plan(op.u.shape[-1], op.taps, op.bidirectional): pieces}
     found: Groups = defaultdict(list)
     for start, end in pieces:
         found[packed_length(end - start)].append((start, end))
@@ -93,7 +96,7 @@ def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...], plans: Groups) -
 
 def spectrum(k: Tensor, length: int, bidirectional: bool) -> Tensor:
     """Spectra (d, 2 L) for signals of `length`, as `forward` takes them for its values."""
-    plan = cpu_length(length) if bidirectional else tile_length(length, k.shape[-1])
+    plan = _plan(length, k.shape[-1], bidirectional)
     values = torch.empty(k.shape[0], 2 * plan)
     torch.ops.dnasm_cpu.spectrum(k, _layout({plan: [(0, length)]}), values)
     return values

@@ -1,9 +1,12 @@
 """Every backend against the definition in float64: outputs and all gradients, row by row."""
 
+import math
+
 import pytest
 import torch
 
 from dnasm.ops import fftconv, record_calls, reference, spectrum
+from dnasm.ops.backends import Call
 from tests.parity.checks import FLOAT32, Case, Engine, assert_right, exact, noise, row_errors
 
 LENGTHS = [1, 2, 3, 7, 63, 64, 65, 100, 127, 128, 192, 320, 1000, 1024, 1600, 4097, 10007]
@@ -22,16 +25,22 @@ def test_long(engine: Engine, length: int) -> None:
     assert_right(engine, noise(1, 1, length, length))
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(("length", "taps"), [(10007, 100), (4096, 64), (4097, 700), (130, 64), (100_000, 900)])
-def test_short_filters_on_long_signals_in_tiles(length: int, taps: int) -> None:
-    case = noise(2, 3, length, taps)
-    with record_calls() as calls:
-        assert_right(Engine("cpu", "native"), case)
-    whole = noise(2, 3, length, length)
+def test_short_filters_skip_work_in_tiles(length: int, taps: int, bidirectional: bool) -> None:
+    engine = Engine("cpu", "native")
+    with record_calls() as short:
+        assert_right(engine, noise(2, 3, length, taps, bidirectional=bidirectional))
     with record_calls() as dense:
-        Engine("cpu", "native")(whole)
+        engine(noise(2, 3, length, length, bidirectional=bidirectional))
     if length > 4 * 900:
-        assert calls[0].plan < dense[0].plan, "a short filter must take a shorter transform"
+
+        def cost(call: Call) -> float:  # a transform's, by its length
+            return call.work * math.log2(call.plan)
+
+        assert cost(short[0]) <= 0.9 * cost(dense[0])
+        assert short[0].plan <= 4 * taps * (1 + bidirectional)
+        assert taps > 100 or cost(short[0]) <= 0.65 * cost(dense[0])
 
 
 @pytest.mark.parametrize("gates", ["", "i", "o", "io"])
