@@ -8,15 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import dnasm
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.models import LanguageModel
-from dnasm.models.chunks import hidden_chunks, in_pieces, log_probs, logit_chunks
+from dnasm.models.chunks import PIECE, hidden_chunks, in_pieces, log_probs, logit_chunks
 from dnasm.models.likelihood import target_log_probs
 
 Maker = Callable[[ModelConfig], LanguageModel]
@@ -110,6 +112,24 @@ def test_a_long_input_adds_its_result_to_the_memory_and_no_more(configs: dict[st
     kept = (1 << 19) * (4 + 4 + 1 + 8)  # log-probabilities, joined; tokens, and as they were drawn
     at_once = replace(configs[name], d_model=16, d_inner=16, num_layers=1, attention_layers=[])
     assert long - short < 2 * kept < at_once.memory(1 << 19, 1, training=False) / 6
+
+
+@pytest.mark.parametrize("name", ["h3", "h3-heads", "modal", "multihybrid", "cnn"])
+@torch.inference_mode()
+def test_verbs_on_three_pieces_give_what_one_forward_call_gives(
+    configs: dict[str, ModelConfig], make_model: Maker, name: str
+) -> None:
+    model = make_model(replace(configs[name], num_layers=1, d_model=16, d_inner=16, attention_layers=[]))
+    tokens = torch.randint(7, 11, (1, 2 * PIECE + 1000), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    assert in_pieces(model, tokens.shape[1])
+    terms, hidden = target_log_probs(model(tokens), tokens), model.hidden(tokens)[0]
+    assert terms.std() > 0.1
+    torch.testing.assert_close(log_probs(model, tokens), terms, atol=1e-4, rtol=0)
+    likelihood = dnasm.log_likelihood(model, [tokens[0].numpy()])
+    assert likelihood[0] == pytest.approx(terms.double().sum().item(), rel=1e-7)
+    vectors = torch.from_numpy(np.asarray(dnasm.embed(model, [tokens[0].numpy()])))[0]
+    torch.testing.assert_close(vectors, hidden.mean(0), atol=1e-5, rtol=0)
+    assert vectors.abs().max() > 0.1
 
 
 def test_what_cannot_be_is_named(configs: dict[str, ModelConfig], make_model: Maker) -> None:

@@ -38,12 +38,26 @@ def _step_all(model: LanguageModel, tokens: Tensor, state: DecodingState) -> Ten
     return torch.cat([model.extend(tokens[:, i : i + 1], state) for i in range(tokens.shape[1])], 1)
 
 
-@pytest.mark.parametrize("name", ["hyena", "h3", "rotary", "multihybrid", "modal", "cnn"])
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("hyena", {"num_layers": 1}),
+        ("h3", {"attention_layers": [1], "rotary_dim": 4}),
+        ("h3-heads", {"num_layers": 1}),
+        ("multihybrid", {"pattern": ["se", "mr", "li"], "num_layers": 3}),
+        ("cnn", {"num_layers": 1}),
+    ],
+)
 def test_4096_steps_equal_one_forward(
-    configs: dict[str, ModelConfig], make_model: Maker, no_forward: Callable[[], None], name: str
+    configs: dict[str, ModelConfig],
+    make_model: Maker,
+    no_forward: Callable[[], None],
+    name: str,
+    more: dict[str, object],
 ) -> None:
+    """Every mixer is in one of these models."""
     length = 4096
-    model = make_model(replace(configs[name], num_layers=1, max_length=length, attention_layers=[]))
+    model = make_model(replace(configs[name], **{"max_length": length, **more}))  # type: ignore[arg-type]
     tokens = torch.randint(7, 11, (1, length), generator=torch.Generator().manual_seed(0))
     parallel = model(tokens).detach()
     no_forward()
