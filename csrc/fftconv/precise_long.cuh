@@ -23,33 +23,23 @@ struct PreciseLongWork {
   DNASM_DEVICE int64_t here() const { return block_index() / blocks(); }
 };
 
-// One sequence of the tensors.
+// The block's sequence.
 template <int kDtype>
-struct PreciseSequence {
-  const Params& p;
-  Segment at;
-  int64_t channel;
-  DNASM_DEVICE PreciseSequence(const Params& params, int64_t sequence)
-      : p(params), at{sequence % params.batch, 0, static_cast<int>(params.length)}, channel(sequence / params.batch) {}
-  DNASM_DEVICE float number(const Rows& rows, int n) const { return load_element<kDtype>(rows, at, channel, n); }
-  DNASM_DEVICE float product(const Rows& rows, const Rows& gate, int n) const {
-    return gate.data ? number(rows, n) * number(gate, n) : number(rows, n);
-  }
-  DNASM_DEVICE void put(const Rows& rows, int n, float x) const { store_element<kDtype>(rows, at, channel, n, x); }
-  DNASM_DEVICE float skip() const { return p.skip ? p.skip[channel] : 0.0f; }
-};
+DNASM_DEVICE PreciseRow<kDtype> precise_sequence(const Params& p, const PreciseLongWork& work) {
+  const int64_t sequence = work.sequence + work.here();
+  return {p, sequence / p.batch, {sequence % p.batch, 0, static_cast<int>(p.length)}};
+}
 
 template <int kDtype>
 DNASM_KERNEL(WideColumns::kThreads, 2)
 precise_columns_kernel(const Params p, const PreciseLongWork work, const Rows tensor, const Rows gate, Complex* to) {
-  const PreciseSequence<kDtype> sequence(p, work.sequence + work.here());
+  const PreciseRow<kDtype> sequence = precise_sequence<kDtype>(p, work);
   Complex* rows = to + work.here() * work.order.length;
   columns_forward(work.order, block_index() % work.blocks(), rows, [&](const ColumnThread& me, Complex(&v)[16]) {
     DNASM_UNROLL
-    for (int k = 0; k < 16; ++k) v[k] = {me.element(k) < p.length ? sequence.number(tensor, me.element(k)) : 0.0f, 0};
+    for (int k = 0; k < 16; ++k) v[k] = sequence.input(tensor, {}, me.element(k));
     DNASM_UNROLL
-    for (int k = 0; k < 16 && gate.data; ++k)
-      v[k].re *= me.element(k) < p.length ? sequence.number(gate, me.element(k)) : 0.0f;
+    for (int k = 0; k < 16 && gate.data; ++k) v[k].re *= sequence.input(gate, {}, me.element(k)).re;
   });
 }
 
@@ -59,10 +49,7 @@ DNASM_DEVICE const Complex* filter_row(const Params& p, const RowOrder& order, i
 }
 template <bool kConjugate>
 DNASM_DEVICE void convolve_row(const PreciseWide& wide, const Complex* filter, Complex* row) {
-  for (int i = thread_index(); i < kPreciseRow; i += PreciseWide::kThreads)
-    wide.at(i) = wide.at(i) * (kConjugate ? conjugate(filter[i]) : filter[i]);
-  sync_block();
-  wide.inverse(0, [&](int n, Complex z) { row[n] = z; });
+  precise_back<kConjugate>(wide, filter, [&](int n, Complex z) { row[n] = z; });
 }
 
 template <int kThreads>
@@ -78,13 +65,10 @@ DNASM_KERNEL(kThreads, 2) precise_rows_kernel(const Params p, const PreciseLongW
 template <int kDtype>
 DNASM_KERNEL(WideColumns::kThreads, 2)
 precise_output_kernel(const Params p, const PreciseLongWork work, const Rows other, const Rows out) {
-  const PreciseSequence<kDtype> sequence(p, work.sequence + work.here());
+  const PreciseRow<kDtype> sequence = precise_sequence<kDtype>(p, work);
   const float skip = sequence.skip();
-  columns_inverse(work.order, block_index() % work.blocks(), work.x + work.here() * work.order.length, [&](int n, Complex z) {
-    if (n >= p.length) return;
-    const float y = skip == 0 ? z.re : z.re + skip * sequence.product(p.u, p.in_gate, n);
-    sequence.put(out, n, other.data ? y * sequence.number(other, n) : y);
-  });
+  columns_inverse(work.order, block_index() % work.blocks(), work.x + work.here() * work.order.length,
+                  [&](int n, Complex z) { sequence.output(out, other, skip, n, z.re); });
 }
 
 template <int kThreads>
@@ -118,17 +102,11 @@ DNASM_KERNEL(kThreads, 2) precise_rows_backward_kernel(const Params p, const Pre
 
 template <int kDtype>
 DNASM_KERNEL(WideColumns::kThreads, 2) precise_input_gradient_kernel(const Params p, const PreciseLongWork work) {
-  const PreciseSequence<kDtype> sequence(p, work.sequence + work.here());
+  const PreciseRow<kDtype> sequence = precise_sequence<kDtype>(p, work);
   const float skip = sequence.skip();
   float skip_sum = 0;
-  columns_inverse(work.order, block_index() % work.blocks(), work.g + work.here() * work.order.length, [&](int n, Complex z) {
-    if (n >= p.length) return;
-    const float g = sequence.product(p.dy, p.out_gate, n), u = sequence.number(p.u, n), dx = z.re + skip * g;
-    const float gate = p.in_gate.data ? sequence.number(p.in_gate, n) : 1.0f;
-    skip_sum += g * u * gate;
-    if (p.din_gate.data) sequence.put(p.din_gate, n, dx * u);
-    if (p.du.data) sequence.put(p.du, n, dx * gate);
-  });
+  columns_inverse(work.order, block_index() % work.blocks(), work.g + work.here() * work.order.length,
+                  [&](int n, Complex z) { skip_sum += sequence.input_gradient(skip, n, z.re); });
   sync_block();
   skip_sum = block_sum<WideColumns::kThreads>(skip_sum, reinterpret_cast<float*>(dynamic_shared()));
   if (thread_index() == 0) work.skip_sums[work.sequence * work.blocks() + block_index()] = skip_sum;
@@ -140,8 +118,7 @@ DNASM_KERNEL(kThreads, 2) precise_filter_rows_kernel(Complex* spectrum, const in
   const PreciseWide wide(1);
   Complex* row = spectrum + static_cast<int64_t>(block_index()) * kPreciseRow;
   wide.forward(0, [&](int n) { return row[n]; });
-  const float scale = 1.0f / static_cast<float>(length);
-  for (int i = thread_index(); i < kPreciseRow; i += kThreads) row[i] = wide.at(i) * Complex{scale, 0};
+  precise_store(wide, row, 1.0f / static_cast<float>(length));
 }
 template <int kThreads>
 DNASM_KERNEL(kThreads, 2) precise_gradient_rows_kernel(const GradientWork work) {
@@ -149,12 +126,7 @@ DNASM_KERNEL(kThreads, 2) precise_gradient_rows_kernel(const GradientWork work) 
   const int row = block_index() % work.order.rows, here = block_index() / work.order.rows;
   Complex* sums = reinterpret_cast<Complex*>(work.partial) + here * work.chunks * work.order.length +
                   static_cast<int64_t>(row) * kPreciseRow;
-  for (int i = thread_index(); i < kPreciseRow; i += kThreads) {
-    Complex sum{0, 0};
-    for (int k = 0; k < work.chunks; ++k) sum = sum + sums[k * work.order.length + i];
-    wide.at(i) = sum * Complex{work.scale, 0};
-  }
-  sync_block();
+  precise_partials(wide, sums, work.chunks, work.order.length, work.scale);
   wide.inverse(0, [&](int n, Complex z) { sums[n] = z; });
 }
 

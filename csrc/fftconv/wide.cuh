@@ -231,9 +231,20 @@ struct FilterTaps {
   DNASM_DEVICE int ahead(int n) const { return plan - n - 1; }  // the future's tap at position n
   DNASM_DEVICE bool has_past(int n) const { return n < taps; }
   DNASM_DEVICE bool has_future(int n) const { return both && ahead(n) < future_taps; }
+  // What position n of a transform says of the taps' gradients, `more` to what is there already.
+  DNASM_DEVICE void store(float* dk, int n, Complex z, bool more) const {
+    if (has_past(n)) dk[past + n] = z.re + (more ? dk[past + n] : 0.0f);
+    if (has_future(n)) {
+      float& out = dk[future + ahead(n)];
+      out = (more ? out : 0.0f) - z.im;
+    }
+  }
+  // Lags from `length` on reach into no sequence; `first` and `step`: a thread's share of them.
+  DNASM_DEVICE void clear_rest(float* dk, int64_t count, int64_t first, int64_t step) const {
+    for (int64_t n = taps + first; n < count; n += step) dk[past + n] = 0;
+    for (int64_t n = future_taps + first; both && n < count; n += step) dk[future + n] = 0;
+  }
 };
-
-constexpr int kSpectrumTop = 4;  // the scaled spectrum stays below 2^(kSpectrumTop + 1)
 
 DNASM_DEVICE Complex load_tap(const Params& p, const FilterTaps& taps, int n, float scale) {
   Complex z{0, 0};
@@ -264,7 +275,42 @@ struct PlanWide : Wide<plan_points(P::kLength), (plan_points(P::kLength) > 8192 
       });
     }
   }
+  // A filter's frequencies, times 2^-exponent, to where kernels of the plan read them.
+  DNASM_DEVICE void write_spectrum(int s, int exponent, char* to) const {
+    const float scale = power_of_two(-exponent);
+    Quad* out = reinterpret_cast<Quad*>(to);
+    each_quad(s, [&](int at, const auto& point) {
+      Quad re, im;
+      DNASM_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        const Complex a = point(w, 0) * Complex{scale, 0}, b = point(w, 1) * Complex{scale, 0};
+        re.w[w] = pack_half2(a.re, b.re), im.w[w] = pack_half2(a.im, b.im);
+      }
+      out[at] = re, out[at + 32] = im;
+    });
+  }
+  // The sum of `count` partial spectra, in FilterGradient's order and `stride` floats apart, times `scale`, to the points.
+  DNASM_DEVICE void read_partials(int s, const float* from, int count, int64_t stride, float scale) const {
+    each_quad(s, [&](int at, const auto& point) {
+      float sum[16] = {};
+      const Quad* quads = reinterpret_cast<const Quad*>(from) + at / 64 * 128 + at % 32;
+      for (int k = 0; k < count; ++k, quads += stride / 4) {
+        DNASM_UNROLL
+        for (int j = 0; j < 16; ++j) sum[j] += bits_float(quads[j / 4 * 32].w[j % 4]);
+      }
+      DNASM_UNROLL
+      for (int j = 0; j < 8; ++j) point(j / 2, j % 2) = Complex{sum[j] * scale, sum[8 + j] * scale};
+    });
+    sync_block();
+  }
 };
+
+constexpr int kSpectrumTop = 4;  // the scaled spectrum stays below 2^(kSpectrumTop + 1)
+
+// Of a filter whose taps' absolute values sum to `bound`, which is at least max |K|.
+DNASM_DEVICE int spectrum_exponent(float bound, int top) {
+  return static_cast<int>(float_bits(bound) >> 23 & 255) - 127 - top;
+}
 
 // Blocks below channels * splits make spectra, the others the tables.
 template <class P>
@@ -279,27 +325,16 @@ DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) spectrum_kernel(c
   }
   const int channel = block_index() / wide.splits, s = block_index() % wide.splits;
   const FilterTaps taps(p, channel, P::kLength);
-  float bound = 0;  // sum |k| >= max |K|
+  float bound = 0;
   wide.forward(s, [&](int n) {
     const Complex z = load_tap(p, taps, n, 1.0f);
     bound += fabsf(z.re) + fabsf(z.im);
     return z;
   });
   bound = block_sum<W::kThreads>(bound, wide.scratch);
-  const int exponent = static_cast<int>(float_bits(bound) >> 23 & 255) - 127 - kSpectrumTop;
-  const float scale = power_of_two(-exponent);
+  const int exponent = spectrum_exponent(bound, kSpectrumTop);
   if (s == 0 && thread_index() == 0) layout.exponents(p)[channel] = exponent;
-
-  Quad* out = reinterpret_cast<Quad*>(layout.channel(p, channel));
-  wide.each_quad(s, [&](int at, const auto& point) {
-    Quad re, im;
-    DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) {
-      const Complex a = point(w, 0) * Complex{scale, 0}, b = point(w, 1) * Complex{scale, 0};
-      re.w[w] = pack_half2(a.re, b.re), im.w[w] = pack_half2(a.im, b.im);
-    }
-    out[at] = re, out[at + 32] = im;
-  });
+  wide.write_spectrum(s, exponent, layout.channel(p, channel));
 }
 
 // Sums of backward's blocks, for one channel each: `partials` spectra, `skip_partials` numbers.
@@ -308,53 +343,36 @@ struct PartialSums {
   int partials, skip_partials;
 };
 
+// A channel's gradient of the skip: the sum of `count` partial sums, in a fixed order.
+template <int kThreads>
+DNASM_DEVICE void skip_gradient(const Params& p, int channel, const float* skips, int count, float* scratch) {
+  if (!p.dskip) return;
+  float sum = 0;
+  for (int i = thread_index(); i < count; i += kThreads) sum += skips[static_cast<int64_t>(channel) * count + i];
+  sum = block_sum<kThreads>(sum, scratch);
+  if (thread_index() == 0) p.dskip[channel] = sum;
+}
+
 // The gradients of a channel's filter and skip from their partial sums; fill(s) puts the points of split s in their places.
 template <class W, class Fill>
 DNASM_DEVICE void filter_gradient(const W& wide, const Params& p, const PartialSums& sums, const Fill& fill) {
   const int channel = block_index();
   const FilterTaps taps(p, channel, wide.splits * W::kN);
-  if (p.dskip) {
-    float sum = 0;
-    for (int i = thread_index(); i < sums.skip_partials; i += W::kThreads)
-      sum += sums.skips[static_cast<int64_t>(channel) * sums.skip_partials + i];
-    sum = block_sum<W::kThreads>(sum, wide.scratch);
-    if (thread_index() == 0) p.dskip[channel] = sum;
-  }
+  skip_gradient<W::kThreads>(p, channel, sums.skips, sums.skip_partials, wide.scratch);
   if (!p.dk) return;
   for (int s = 0; s < wide.splits; ++s) {
     fill(s);
-    sync_block();
-    wide.inverse(s, [&](int n, Complex z) {
-      if (taps.has_past(n)) p.dk[taps.past + n] = z.re + (s ? p.dk[taps.past + n] : 0.0f);
-      if (taps.has_future(n)) {
-        float& out = p.dk[taps.future + taps.ahead(n)];
-        out = (s ? out : 0.0f) - z.im;
-      }
-    });
+    wide.inverse(s, [&](int n, Complex z) { taps.store(p.dk, n, z, s > 0); });
   }
-  // Lags from `length` on reach into no sequence.
-  for (int64_t n = taps.taps + thread_index(); n < p.filter_length; n += W::kThreads) p.dk[taps.past + n] = 0;
-  for (int64_t n = taps.future_taps + thread_index(); taps.both && n < p.filter_length; n += W::kThreads)
-    p.dk[taps.future + n] = 0;
+  taps.clear_rest(p.dk, p.filter_length, thread_index(), W::kThreads);
 }
 
 template <class P>
 DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) filter_gradient_kernel(const Params p, const PartialSums sums) {
-  using W = PlanWide<P>;
-  const W wide(P::kLength / W::kN);
-  const Quad* spectra = reinterpret_cast<const Quad*>(sums.spectra) +
-                        static_cast<int64_t>(block_index()) * sums.partials * (P::kLength / 2);
+  const PlanWide<P> wide(P::kLength / PlanWide<P>::kN);
+  const float* spectra = sums.spectra + static_cast<int64_t>(block_index()) * sums.partials * (2 * P::kLength);
   filter_gradient(wide, p, sums, [&](int s) {
-    wide.each_quad(s, [&](int at, const auto& point) {
-      float sum[16] = {};  // FilterGradient's order
-      for (int k = 0; k < sums.partials; ++k) {
-        const Quad* from = spectra + static_cast<int64_t>(k) * (P::kLength / 2) + at + at / 64 * 64;
-        DNASM_UNROLL
-        for (int j = 0; j < 16; ++j) sum[j] += bits_float(from[j / 4 * 32].w[j % 4]);
-      }
-      DNASM_UNROLL
-      for (int j = 0; j < 8; ++j) point(j / 2, j % 2) = {sum[j] * (1 / P::kGain), sum[8 + j] * (1 / P::kGain)};
-    });
+    wide.read_partials(s, spectra, sums.partials, 2 * P::kLength, 1 / P::kGain);
   });
 }
 

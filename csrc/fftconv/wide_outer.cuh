@@ -185,19 +185,9 @@ filter_rows_kernel(const Params p, const FilterStaging<P> work, const SpectrumLa
   float bound = 0;
   for (int i = thread_index(); i < work.blocks(); i += W::kThreads) bound += work.bounds[here * work.blocks() + i];
   bound = block_sum<W::kThreads>(bound, wide.scratch);
-  const int exponent = static_cast<int>(float_bits(bound) >> 23 & 255) - 127 - work.spectrum_top;
-  const float scale = power_of_two(-exponent);
+  const int exponent = spectrum_exponent(bound, work.spectrum_top);
   if (row == 0 && thread_index() == 0) layout.exponents(p)[channel] = exponent;
-  Quad* out = reinterpret_cast<Quad*>(layout.channel(p, channel)) + static_cast<int64_t>(row) * (W::kN / 4);
-  wide.each_quad(0, [&](int at, const auto& point) {
-    Quad re, im;
-    DNASM_UNROLL
-    for (int w = 0; w < 4; ++w) {
-      const Complex a = point(w, 0) * Complex{scale, 0}, b = point(w, 1) * Complex{scale, 0};
-      re.w[w] = pack_half2(a.re, b.re), im.w[w] = pack_half2(a.im, b.im);
-    }
-    out[at] = re, out[at + 32] = im;
-  });
+  wide.write_spectrum(0, exponent, layout.channel(p, channel) + static_cast<int64_t>(row) * (4 * W::kN));
 }
 
 // The filter's gradient from its spectrum's partial sums, see FilterGradient.
@@ -218,17 +208,7 @@ DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) gradient_rows_ker
   const W wide(1);
   const int row = block_index() % work.order.rows, here = block_index() / work.order.rows;
   float* sums = work.partial + (static_cast<int64_t>(here) * work.chunks * work.order.length + static_cast<int64_t>(row) * W::kN) * 2;
-  wide.each_quad(0, [&](int at, const auto& point) {
-    float sum[16] = {};
-    const Quad* from = reinterpret_cast<const Quad*>(sums) + at / 64 * 128 + at % 32;
-    for (int k = 0; k < work.chunks; ++k, from += work.order.length / 2) {
-      DNASM_UNROLL
-      for (int j = 0; j < 16; ++j) sum[j] += bits_float(from[j / 4 * 32].w[j % 4]);
-    }
-    DNASM_UNROLL
-    for (int j = 0; j < 8; ++j) point(j / 2, j % 2) = Complex{sum[j], sum[8 + j]} * Complex{work.scale, 0};
-  });
-  sync_block();
+  wide.read_partials(0, sums, work.chunks, work.order.length * 2, work.scale);
   wide.inverse(0, [&](int n, Complex z) { reinterpret_cast<Complex*>(sums)[n] = z; });
 }
 
@@ -236,24 +216,14 @@ template <class P>
 DNASM_KERNEL(WideColumns::kThreads, 2) gradient_columns_kernel(const Params p, const GradientWork work) {
   const int blocks = work.order.columns() / (WideColumns::kN / work.order.rows);
   const int block = block_index() % blocks, here = block_index() / blocks, channel = static_cast<int>(work.channel) + here;
-  if (p.dskip && block == 0) {
-    float sum = 0;
-    for (int i = thread_index(); i < work.skip_partials; i += WideColumns::kThreads)
-      sum += work.skip_sums[static_cast<int64_t>(channel) * work.skip_partials + i];
-    sum = block_sum<WideColumns::kThreads>(sum, reinterpret_cast<float*>(dynamic_shared()));
-    if (thread_index() == 0) p.dskip[channel] = sum;
-  }
+  if (block == 0)
+    skip_gradient<WideColumns::kThreads>(p, channel, work.skip_sums, work.skip_partials, reinterpret_cast<float*>(dynamic_shared()));
   if (!p.dk) return;
   const FilterTaps taps(p, channel, static_cast<int>(work.order.length));
   const Complex* from = reinterpret_cast<const Complex*>(work.partial) + static_cast<int64_t>(here) * work.chunks * work.order.length;
-  columns_inverse(work.order, block, from, [&](int n, Complex z) {
-    if (taps.has_past(n)) p.dk[taps.past + n] = z.re;
-    if (taps.has_future(n)) p.dk[taps.future + taps.ahead(n)] = -z.im;
-  });
-  // Lags from `length` on reach into no sequence.
-  const int64_t first = static_cast<int64_t>(block) * WideColumns::kThreads + thread_index(), step = static_cast<int64_t>(blocks) * WideColumns::kThreads;
-  for (int64_t n = taps.taps + first; n < p.filter_length; n += step) p.dk[taps.past + n] = 0;
-  for (int64_t n = taps.future_taps + first; taps.both && n < p.filter_length; n += step) p.dk[taps.future + n] = 0;
+  columns_inverse(work.order, block, from, [&](int n, Complex z) { taps.store(p.dk, n, z, false); });
+  taps.clear_rest(p.dk, p.filter_length, static_cast<int64_t>(block) * WideColumns::kThreads + thread_index(),
+                  static_cast<int64_t>(blocks) * WideColumns::kThreads);
 }
 
 }  // namespace dnasm
