@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.csrc.kernels import CODES, KernelError, Kernels, Params, Rows
-from tests.csrc.toolchain import CSRC, DTYPES, HOST_FLAGS, compile_object, link_library, sources_digest
+from tests.csrc.toolchain import CSRC, DTYPES, HOST_FLAGS, compile_object, link_library
 
 
 class Strided(Structure):
@@ -123,14 +123,14 @@ def short_params(x: Tensor, weight: Tensor, bias: Tensor | None, streams: int, a
     return p
 
 
-def short_library(cache: Path, dtypes: tuple[str, ...], command: list[str] | None = None, csrc: Path = CSRC) -> Path:
-    """The kernels of some dtypes as one shared library: emulated, or by another compiler's command."""
-    command = command or ["g++", *HOST_FLAGS, "-x", "c++"]
+def short_library(
+    cache: Path, dtypes: tuple[str, ...], flags: tuple[str, ...] = (), linking: tuple[str, ...] = ()
+) -> Path:
+    """The emulated kernels of some dtypes as one shared library."""
+    command = ["g++", *HOST_FLAGS, *flags, *linking, "-x", "c++"]
     api = Path(__file__).with_name("short_api.cpp")
-    made = [compile_object(cache, command, source, csrc)[0] for source in (csrc / "short/dispatch.cu", api)]
+    made = [compile_object(cache, command, source)[0] for source in (CSRC / "short/dispatch.cu", api)]
     for dtype in dtypes:
-        made.append(
-            compile_object(cache, [*command, f"-DDNASM_DTYPE={DTYPES[dtype]}"], csrc / "short/short.cu", csrc)[0]
-        )
-    library = cache / f"short-{sources_digest(api, csrc)[:16]}-{'-'.join(path.stem for path in made)[-64:]}.so"
-    return library if library.exists() else link_library(library, command[:1], made)
+        made.append(compile_object(cache, [*command, f"-DDNASM_DTYPE={DTYPES[dtype]}"], CSRC / "short/short.cu")[0])
+    library = cache / f"short-{'-'.join(path.stem[:12] for path in made)}.so"
+    return library if library.exists() else link_library(library, ["g++", *linking], made)

@@ -1,6 +1,5 @@
 """Sanitizers on small kernels, and faults planted in a copy of the sources: each must be found."""
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.csrc.toolchain import CSRC, HOST_FLAGS, compile_object
+from tests.csrc.toolchain import ROOT, compile_program, plant
 
 THREAD, ADDRESS = ("-fsanitize=thread",), ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
-def build(objects: Path, plan: int, full: bool, sanitizer: tuple[str, ...], root: Path = CSRC.parent) -> Path:
+def build(objects: Path, plan: int, full: bool, sanitizer: tuple[str, ...], root: Path = ROOT) -> Path:
     """The driver for one plan; `root` holds csrc and tests/csrc."""
-    flags = [*HOST_FLAGS, "-O0", "-g1", "-Wno-error", *sanitizer]
-    command = ["g++", *flags, f"-DDNASM_LENGTH={plan}", f"-DDNASM_FULL={int(full)}"]
-    made, _ = compile_object(objects, command, root / "tests/csrc/driver.cpp", root / "csrc")
-    program = made.with_suffix(".run")
-    if not program.exists():
-        subprocess.run(["g++", *sanitizer, str(made), "-o", str(program)], check=True)
-    return program
+    flags = ["-O0", "-g1", f"-DDNASM_LENGTH={plan}", f"-DDNASM_FULL={int(full)}"]
+    return compile_program(objects, flags, root / "tests/csrc/driver.cpp", sanitizer)
 
 
 def run(program: Path, *arguments: int) -> subprocess.CompletedProcess[str]:
@@ -129,13 +123,7 @@ FAULTS = {
 @pytest.mark.parametrize("name", list(FAULTS))
 def test_a_planted_fault_is_found(objects: Path, tmp_path: Path, name: str) -> None:
     fault = FAULTS[name]
-    shutil.copytree(CSRC / "fftconv", tmp_path / "csrc/fftconv")
-    shutil.copytree(CSRC / "host", tmp_path / "csrc/host")
-    shutil.copytree(Path(__file__).parent, tmp_path / "tests/csrc")
-    target = tmp_path / "csrc/fftconv" / fault.file
-    text = target.read_text()
-    assert fault.original in text, f"{name}: the line to break has moved"
-    target.write_text(text.replace(fault.original, fault.planted, 1))
+    plant(tmp_path, f"fftconv/{fault.file}", fault.original, fault.planted)
     batch, seeds = (4, (1, 2)) if fault.plan < 8192 else (1, (1,))
     done = run(build(objects, fault.plan, True, fault.sanitizer, tmp_path), fault.plan, batch, 1, *seeds)
     assert done.returncode != 0

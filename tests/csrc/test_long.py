@@ -1,6 +1,5 @@
 """Plans past one block, run on the CPU by the emulator, against float64; faults planted where passes meet."""
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from tests.csrc.exact import Case, exact, largest_response, noise_case, row_erro
 from tests.csrc.kernels import Kernels
 from tests.csrc.test_faults import THREAD
 from tests.csrc.test_one_block import BF16, assert_white, gradient_like, hard_inputs
-from tests.csrc.toolchain import CSRC, HOST_FLAGS, compile_object, host_library, instance_flags, link_library
+from tests.csrc.toolchain import ROOT, compile_program, host_library, plant
 
 SMALL_RING = ["-DDNASM_RING_BYTES=(1<<19)"]  # two sequences of 65,536 in a group, so that groups follow one another
 
@@ -106,13 +105,9 @@ def test_neither_groups_nor_the_thread_order_change_a_bit(kernels: Kernels, obje
     assert torch.equal(run(kernels, one)[0], y[2:])
 
 
-def races(objects: Path, root: Path = CSRC.parent) -> str:
+def races(objects: Path, root: Path = ROOT) -> str:
     """What the race checker says of every kernel on a block each; `root` holds csrc and tests/csrc."""
-    command = ["g++", *HOST_FLAGS, "-O1", "-Wno-error", *THREAD]
-    made, _ = compile_object(objects, command, root / "tests/csrc/long_driver.cpp", root / "csrc")
-    program = made.with_suffix(".run")
-    if not program.exists():
-        subprocess.run(["g++", *THREAD, str(made), "-o", str(program)], check=True)
+    program = compile_program(objects, ["-O1"], root / "tests/csrc/long_driver.cpp", THREAD)
     done = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False, env=FIRST_RACE)
     return done.stderr if done.returncode else ""
 
@@ -149,17 +144,6 @@ RACES = {
 }
 
 
-def plant(fault: Fault, root: Path) -> None:
-    """A copy of the sources with one line broken."""
-    for folder in ("fftconv", "host"):
-        shutil.copytree(CSRC / folder, root / "csrc" / folder)
-    shutil.copytree(Path(__file__).parent, root / "tests/csrc")
-    target = root / "csrc/fftconv" / fault.file
-    text = target.read_text()
-    assert fault.original in text, f"the line to break has moved: {fault.original}"
-    target.write_text(text.replace(fault.original, fault.planted, 1))
-
-
 def scaled_case(batch: int, channels: int, length: int) -> Case:
     case = noise_case(batch, channels, length, length, BF16)
     case.u[..., ::2048] *= 64  # columns of unlike scales
@@ -168,15 +152,9 @@ def scaled_case(batch: int, channels: int, length: int) -> Case:
 
 @pytest.mark.parametrize("name", list(WRONG))
 def test_a_wrong_result_is_found(objects: Path, tmp_path: Path, name: str) -> None:
-    plant(WRONG[name], tmp_path)
-    command = ["g++", *HOST_FLAGS, "-O0", "-Wno-error", *SMALL_RING, "-x", "c++"]
-    sources = [
-        (tmp_path / "csrc/fftconv/launch.cu", []),
-        (tmp_path / "tests/csrc/c_api.cpp", []),
-        (tmp_path / "csrc/fftconv/instance.cu", instance_flags(65536, "bfloat16")),
-    ]
-    parts = [compile_object(objects, [*command, *flags], path, tmp_path / "csrc")[0] for path, flags in sources]
-    broken = Kernels(link_library(tmp_path / "broken.so", ["g++"], parts))
+    fault = WRONG[name]
+    plant(tmp_path, f"fftconv/{fault.file}", fault.original, fault.planted)
+    broken = Kernels(host_library(objects, [(65536, "bfloat16")], ["-O0", "-Wno-error", *SMALL_RING], root=tmp_path))
     two_stages = "frequency" in name
     case = scaled_case(3 if "group" in name else 1, 2 if "channel" in name else 1, 131072 if two_stages else 65536)
     with pytest.raises(AssertionError):
@@ -186,7 +164,8 @@ def test_a_wrong_result_is_found(objects: Path, tmp_path: Path, name: str) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(RACES))
 def test_a_missing_barrier_is_found(objects: Path, tmp_path: Path, name: str) -> None:
-    plant(RACES[name], tmp_path)
+    fault = RACES[name]
+    plant(tmp_path, f"fftconv/{fault.file}", fault.original, fault.planted)
     assert "data race" in races(objects, tmp_path)
 
 

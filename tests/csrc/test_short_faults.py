@@ -1,23 +1,16 @@
 """Sanitizers on the kernels for few taps, and faults planted in a copy of their sources: each must be found."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.csrc.test_faults import ADDRESS, THREAD, run
-from tests.csrc.toolchain import CSRC, HOST_FLAGS, compile_object
+from tests.csrc.toolchain import ROOT, compile_program, plant
 
 
-def build(objects: Path, direct: bool, sanitizer: tuple[str, ...], root: Path = CSRC.parent) -> Path:
-    flags = [*HOST_FLAGS, "-O0", "-g1", "-Wno-error", *sanitizer]
-    command = ["g++", *flags, f"-DDNASM_DIRECT={int(direct)}"]
-    made, _ = compile_object(objects, command, root / "tests/csrc/short_driver.cpp", root / "csrc")
-    program = made.with_suffix(".run")
-    if not program.exists():
-        subprocess.run(["g++", *sanitizer, str(made), "-o", str(program)], check=True)
-    return program
+def build(objects: Path, direct: bool, sanitizer: tuple[str, ...], root: Path = ROOT) -> Path:
+    flags = ["-O0", "-g1", f"-DDNASM_DIRECT={int(direct)}"]
+    return compile_program(objects, flags, root / "tests/csrc/short_driver.cpp", sanitizer)
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -68,13 +61,7 @@ FAULTS = {
 @pytest.mark.parametrize("name", list(FAULTS))
 def test_a_planted_fault_is_found(objects: Path, tmp_path: Path, name: str) -> None:
     file, original, planted, says, sanitizer = FAULTS[name]
-    for folder in ("csrc/fftconv", "csrc/host", "csrc/short"):
-        shutil.copytree(CSRC.parent / folder, tmp_path / folder)
-    shutil.copytree(Path(__file__).parent, tmp_path / "tests/csrc")
-    target = tmp_path / "csrc/short" / file
-    text = target.read_text()
-    assert original in text, f"{name}: the line to break has moved"
-    target.write_text(text.replace(original, planted, 1))
-    done = run(build(tmp_path / "objects", file.startswith("direct"), sanitizer, tmp_path), 1, 2)
+    plant(tmp_path, f"short/{file}", original, planted)
+    done = run(build(objects, file.startswith("direct"), sanitizer, tmp_path), 1, 2)
     assert done.returncode != 0
     assert says in done.stderr, done.stderr[:2000]
