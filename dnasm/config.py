@@ -35,7 +35,7 @@ class ModelConfig:
     max_length: int | None = 1024
     """Longest input, in tokens; a longer one is an error. Hyena's filters are defined on it; null (H3): no limit."""
     bidirectional: bool = False
-    """Whether each position sees both sides; such a model learns by masking, and cannot generate or score variants."""
+    """Whether each position sees both sides; such a model learns from masked bases, and cannot generate."""
     equivariant: bool = False
     """Read both strands with one set of weights, so that the reverse complement gives the same, turned round; learns
     by masking too."""

@@ -159,3 +159,12 @@ def test_simulated_dna_and_decode_time_run(scripts: Path) -> None:
     assert rows[0]["above_rule"] == pytest.approx((rows[0]["bits"] - rows[0]["rule_bits"]) / rows[0]["entropy_rate"])
     rows = _run(scripts / "decode_time.py", "--models", "Hyena", "--last", "2048")
     assert [(row["from"], row["to"]) for row in rows] == [(1024, 2048)]
+
+
+@pytest.mark.slow
+def test_a_long_input_runs(scripts: Path) -> None:
+    few = ["--models", "short", "--channels", "16", "--length", "140000", "--conv-backend", "reference"]
+    (row,) = _run(scripts / "long_input.py", *few)
+    assert row["length"] == 140_000
+    assert -2 < row["nats_per_base"] < -1.3
+    assert row["peak_bytes"] >= row["peak_bytes_with_131072"] > 1e8
