@@ -51,7 +51,7 @@ def _score(folder: Path, model: Path, genome: Path, lines: list[str], settings: 
     (folder / "v.tsv").write_text("\n".join(["chrom\tpos\tref\talt\tclass", *lines]) + "\n")
     # As a command of its own: under the tests' type checks so many variants would take a minute.
     command = f"score --model {model} --genome {genome} --variants v.tsv --out out.tsv --labels class {settings}"
-    words = [sys.executable, "-m", "dnasm", *command.split(), *"--positive [LOF] --device cpu --quiet".split()]
+    words = [sys.executable, "-m", "dnasm", *command.split(), *["--positive", "[LOF]", "--device", "cpu", "--quiet"]]
     outcome = subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True)
     assert "AUROC" in outcome.stderr
     written = [line.split("\t") for line in (folder / "out.tsv").read_text().splitlines()[1:]]
