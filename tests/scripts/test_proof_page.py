@@ -59,7 +59,16 @@ def _synthetic() -> Iterator[str]:
         yield f" | {' | '.join(cells)} |"
 
 
-@pytest.mark.parametrize("part", [_decode, _long, _plain_hyena, _synthetic])
+def _simulated() -> Iterator[str]:
+    for row in _rows("h200-simulated.jsonl"):
+        above, rest, error = (100 * row[name] for name in ("above", "above_rule", "above_rule_error"))
+        yield (
+            f"| {row['model']} | {row['parameters']:,} | {row['lr']:g} | {row['steps']:,} | {row['bits']:.4f} | "
+            f"{above:+.2f} % | {rest:+.3f} ± {error:.3f} % |"
+        )
+
+
+@pytest.mark.parametrize("part", [_decode, _long, _plain_hyena, _simulated, _synthetic])
 def test_the_page_quotes_its_rows(part: Any) -> None:
     lines = list(part())
     assert len(lines) > 2
@@ -76,3 +85,9 @@ def test_the_goals_on_a_cpu_are_met() -> None:
     for row in rows:
         assert row["ratio"] >= (2.5 if row["mode"] == "inference" else 2)
         assert row["ours_peak_bytes"] <= row["theirs_peak_bytes"]
+
+
+def test_small_models_come_within_one_percent_and_markov_models_do_not() -> None:
+    near = {row["model"] for row in _rows("h200-simulated.jsonl") if max(row["above"], row["above_rule"]) < 0.01}
+    assert near == {"multihybrid", "hyena", "h3"}
+    assert _rows("cpu-simulated.jsonl")[0]["above"] > 0.02
