@@ -186,8 +186,9 @@ class DiagonalKernel(nn.Module):
             grown = (growth * (a[1] * dt).cos() - 1, growth * (a[1] * dt).sin())
             return (a[0] * dt, a[1] * dt), _over(_times(b, grown), a), c
         real, imag = a[0] * dt / 2, a[1] * dt / 2
-        size = (((1 + real) ** 2 + imag**2) / ((1 - real) ** 2 + imag**2)).log() / 2
-        angle = torch.atan2(imag, 1 + real) + torch.atan2(imag, 1 - real)
+        # log((1 + z) / (1 - z)); a compiler takes seconds over each function of float64 numbers
+        size = torch.log1p(4 * real / ((1 - real) ** 2 + imag**2)) / 2
+        angle = torch.atan2(2 * imag, 1 - real**2 - imag**2)
         return (size, angle), _over((b[0] * dt, b[1] * dt), (1 - real, -imag)), c
 
     def forward(self, length: int) -> Float[Tensor, "h l"]:
