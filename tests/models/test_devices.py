@@ -27,6 +27,18 @@ def test_nothing_is_made_on_another_device(model: LanguageModel) -> None:
 
 
 @pytest.mark.gpu
+def test_a_gpu_finds_the_gradients_that_the_cpu_finds(model: LanguageModel, tokens: Tensor) -> None:
+    gradients = []
+    for device in ("cpu", "cuda"):
+        model.to(device).zero_grad()
+        model(tokens.to(device)).square().mean().backward()  # type: ignore[no-untyped-call]
+        gradients.append({name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.grad is not None})
+    for name, expected in gradients[0].items():
+        found = gradients[1][name]
+        assert (found - expected).norm() <= 1e-2 * expected.norm() + 1e-5, name
+
+
+@pytest.mark.gpu
 def test_a_gpu_gives_what_the_cpu_gives(model: LanguageModel, tokens: Tensor) -> None:
     expected = model(tokens).detach()
     model.cuda()
