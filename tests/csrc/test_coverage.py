@@ -1,8 +1,6 @@
-"""Every line of the kernels runs on the CPU: gcov over a selection of the other tests here."""
+"""Every line of the kernels runs on the CPU: gcov over the cases of every_line.py."""
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,15 +8,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.csrc.toolchain import CSRC, ROOT
 
-FILES = ["one_block", "float32", "long", "short", "direct", "hardware"]
-CASES = (
-    "white_noise or projection or every_result or every_float_type or parity or mma or ldmatrix or shuffle or half2 or "
-    "conversions or both_directions or packed or other_dtypes or odd_addresses or aligned_rows or "
-    "(direct and (law or nan or bit or scale))"
-)
 ENDS = "says what went wrong and ends the process, and with it gcov's counts; test_faults reads what it says"
 EXCEPTIONS = {
     "[[noreturn]] inline void fail(const char* what) {": ENDS,
@@ -30,6 +23,7 @@ EXCEPTIONS = {
     "_exit(86);": ENDS,
     'fail("a finished thread was resumed");': "a finished thread is never resumed",
     "e.fibres[e.running].waits_at = operation;": ENDS,
+    "Pair factors[4];": "a declaration: gcov counts what fills it where that is read",
     'fail("threads of one warp stand at different operations");': ENDS,
 }
 """Lines that do not run here, and why."""
@@ -38,14 +32,6 @@ EXCEPTIONS = {
 def is_signature(text: str) -> bool:
     """Whether a line opens a function: where it is inlined, calls are counted on the lines that follow."""
     return text.startswith("DNASM_DEVICE ") and text.endswith("{")
-
-
-def run_tests(cache: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-o", f"cache_dir={cache}", "-k", CASES]
-    files = [f"tests/csrc/test_{name}.py" for name in FILES]
-    environment = os.environ | {"DNASM_HOST_FLAGS": "-O1 -fno-inline --coverage", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *files], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def lines_run(folder: Path) -> dict[str, dict[int, int]]:
@@ -65,20 +51,20 @@ def lines_run(folder: Path) -> dict[str, dict[int, int]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcov") is None, reason="no gcov beside g++")
-@pytest.mark.skipif(os.environ.get("DNASM_ALL_KERNELS") != "1", reason="minutes of a core: DNASM_ALL_KERNELS=1")
-def test_every_line_of_the_kernels_runs(objects: Path, tmp_path: Path) -> None:
-    sources = sorted([*CSRC.glob("**/*"), *Path(__file__).parent.glob("*")])
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.is_file())).hexdigest()
-    kept = objects / f"lines-run-{digest[:24]}.json"  # half a minute: once for each state of kernels and tests
-    if not kept.exists():
-        run_tests(tmp_path / "cache")
-        kept.write_text(json.dumps(lines_run(tmp_path / "cache/d/csrc")))
-    counts = json.loads(kept.read_text())
-    headers = {str(path.relative_to(CSRC)) for path in CSRC.glob("**/*.cuh")}
-    assert counts.keys() == headers
+def test_every_line_of_the_kernels_runs(objects: Path) -> None:
+    folder = objects / "counted"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        for old in folder.glob("*.gcda"):  # a run adds to the counts of the one before
+            old.unlink()
+        command = [sys.executable, "-m", "tests.csrc.every_line", str(folder)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        counts = lines_run(folder)
+    assert counts.keys() == {str(path.relative_to(CSRC)) for path in CSRC.glob("**/*.cuh")}
     idle = []
     for name, lines in counts.items():
         text = (CSRC / name).read_text().splitlines()
-        found = ((number, text[int(number) - 1].strip()) for number, count in lines.items() if not count)
+        found = ((number, text[number - 1].strip()) for number, count in lines.items() if not count)
         idle += [f"{name}:{n}: {line}" for n, line in found if line not in EXCEPTIONS and not is_signature(line)]
     assert not idle, "\n".join(idle)
