@@ -11,7 +11,7 @@ from dnasm.errors import ConfigError, InputError
 from dnasm.genome import BedRecord, Genome, read_bed
 from dnasm.tasks.contig_names import ContigNames
 from dnasm.tasks.forward_batches import encode_all
-from dnasm.tasks.region_input import check_interval, parse_place
+from dnasm.tasks.region_input import check_interval, parse_place, warn_if_empty
 from dnasm.vocabulary import Tokens
 
 EmbedInput = str | PathLike[str] | Sequence[str | Tokens]
@@ -59,7 +59,9 @@ def read_regions(source: EmbedInput, genome: Genome | None) -> list[Region]:
         if genome is None:
             raise ConfigError(f"{source}: a BED file needs the genome that its coordinates speak of (--genome)")
         names = ContigNames(genome, "embed")
-        return [_of_record(record, f"{source}:{record.line}", genome, names) for record in read_bed(source)]
+        found = [_of_record(record, f"{source}:{record.line}", genome, names) for record in read_bed(source)]
+        warn_if_empty(source, len(found))
+        return found
     if genome is not None and not Path(source).exists():
         place = parse_place(str(source), genome, ContigNames(genome, "embed"))
         fetch = partial(genome.tokens, place.contig)

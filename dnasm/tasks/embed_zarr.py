@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dnasm.errors import DnasmError, OutputError
 from dnasm.tasks.embed_regions import Region
 from dnasm.tasks.embedder import Rows
 
@@ -77,6 +78,9 @@ def zarr_sink(out: str, *, single: bool, ragged: bool) -> Iterator[ZarrSink]:
         out: Folder, which `check_new_folder` has allowed to make or replace.
         single: Whether rows have no axis of layers.
         ragged: Whether every position has a row.
+
+    Raises:
+        OutputError: If the disk is full or the folder cannot be written.
     """
     import zarr
 
@@ -88,5 +92,9 @@ def zarr_sink(out: str, *, single: bool, ragged: bool) -> Iterator[ZarrSink]:
         if target.exists():
             shutil.rmtree(target)
         os.replace(draft, target)
+    except OSError as error:
+        if isinstance(error, DnasmError) or error.errno is None:
+            raise
+        raise OutputError(f"{target} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -58,8 +58,14 @@ class Embedder:
 
     def check(self, regions: Sequence[Region]) -> None:
         """Raise InputError for the first region that the model cannot take."""
+        longest = self.runner.max_length
         for region in regions:
-            check_length(region.name, region.length, self.runner.max_length)
+            check_length(region.name, region.length, None)
+            if longest is not None and region.length > longest:
+                raise InputError(
+                    f"{region.name} has {region.length:,} bases, the model takes at most {longest:,}; "
+                    f"--window {longest} cuts it into windows"
+                )
 
     def run(self, regions: Sequence[Region]) -> Iterator[tuple[list[Region], list[Rows]]]:
         """Yield regions in their order, each with its (layers, d), or with `none` (bases, layers, d).

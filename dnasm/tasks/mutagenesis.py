@@ -21,6 +21,7 @@ from dnasm.tasks.mutagenesis_table import Mutagenesis, require_table_format
 from dnasm.tasks.mutagenesis_windows import Mutagenizer
 from dnasm.tasks.new_file import STANDARD_OUTPUT, check_new_file, new_file, refuse_same_file
 from dnasm.tasks.precision_guard import compare
+from dnasm.tasks.progress import Meter
 from dnasm.tasks.region_input import parse_place
 from dnasm.tasks.run_record import now, write_run_json
 from dnasm.tasks.variant_scorer import Strands, pick_window
@@ -85,6 +86,8 @@ def run(config: MutagenesisConfig) -> None:
     """
     started = now()
     suffix, pictures = _check_outputs(config)
+    if Path(config.region).is_file():
+        raise ConfigError(f"--region {config.region} is a file; name one place, as contig:first-last")
     genome = Genome(config.genome, quiet=config.quiet)
     region = parse_place(config.region, genome, ContigNames(genome, "mutagenesis"))
     if region.length > _LONGEST:
@@ -106,7 +109,10 @@ def run(config: MutagenesisConfig) -> None:
         _say("the model sees both sides: each base is masked in turn; deletions and gradient x input are empty", config)
     if config.dtype != "float32":
         _guard_precision(scan, genome, region, config)
-    result = scan.region(genome, region, config.window)
+    total = scan.changes(genome.tokens(region.contig, region.start, region.end))
+    with Meter("mutagenesis", "changes", total, quiet=config.quiet) as meter:
+        scan.done = meter.advance
+        result = scan.region(genome, region, config.window)
     if measured is not None:
         result = Mutagenesis(**(vars(result) | {"measured": measured}))
     found = [str(agreement) for agreement in agreements(result)] if measured is not None else []

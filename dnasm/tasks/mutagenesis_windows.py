@@ -1,6 +1,8 @@
 """Compute a `Mutagenesis`: of a sequence by itself, or of a region within windows of its contig."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -31,7 +33,9 @@ class Mutagenizer:
         deletions: bool = True,
         gradient: bool = True,
         batch_size: BatchSize = "auto",
+        done: Callable[[int], None] = lambda changes: None,
     ) -> None:
+        """Take a model and what is wanted of it; `done` is told how many more changes of a strand are scored."""
         check_vocabulary(model)
         check_choice("strands", strands, ("forward", "reverse", "mean"))
         self.model = model
@@ -39,7 +43,13 @@ class Mutagenizer:
         """Whether each base is masked in turn; then there are neither deletions nor a gradient."""
         self.runner = BatchRunner(model, batch_size, pad=True)
         self._strands = ("forward", "reverse") if strands == "mean" else (strands,)
-        self._deletions, self._gradient = deletions, gradient
+        self._deletions, self._gradient = deletions and not self.masked, gradient
+        self.done = done
+
+    def changes(self, tokens: Tokens) -> int:
+        """Count the changes that bases take, those of both strands if both are asked for."""
+        bases = int(np.isin(tokens, vocabulary.BASES).sum())
+        return bases * (4 if self._deletions else 3) * len(self._strands)
 
     def sequence(self, tokens: Tokens) -> Mutagenesis:
         """Change each base of a sequence that stands by itself."""
@@ -88,12 +98,15 @@ class Mutagenizer:
 
     def _masked_part(self, genome: Genome, part: Interval, size: int) -> Mutagenesis:
         tokens = genome.tokens(part.contig, part.start, part.end)
-        expected = {strand: expected_in_region(self.runner, genome, part, size, strand) for strand in self._strands}
+        expected = {}
+        for strand in self._strands:
+            expected[strand] = expected_in_region(self.runner, genome, part, size, strand)
+            self.done(self.changes(tokens) // len(self._strands))
         scans = {strand: masked_scan(tokens, found) for strand, found in expected.items()}
         return replace(_joined(tokens, scans), contig=part.contig)
 
     def _scan(self, tokens: Tokens, beyond: Tokens, strand: str, first: int, last: int) -> StrandScan:
-        wanted = {"deletions": self._deletions, "gradient": self._gradient}
+        wanted: dict[str, Any] = {"deletions": self._deletions, "gradient": self._gradient, "done": self.done}
         if strand == "forward":
             return scan_strand(self.runner, tokens, beyond, first, last, **wanted)
         other, further, size = (*map(vocabulary.reverse_complement, (tokens, beyond)), len(tokens))

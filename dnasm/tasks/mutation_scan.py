@@ -7,7 +7,7 @@ one backward pass for all positions together: the log-likelihood is taken as a f
 both as input (a mixture of embeddings) and as what is scored (a mixture of log-probabilities).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ Scores = npt.NDArray[np.float64]
 
 DELETION = 4
 """Column of the single-base deletion, after A, C, G and T."""
-_TOKENS_AT_ONCE = 1 << 22  # of changed sequences that are held with their results
+_TOKENS_AT_ONCE = 1 << 20  # of changed sequences that are held with their results
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,15 @@ class StrandScan:
 
 
 def scan_strand(
-    runner: BatchRunner, tokens: Tokens, beyond: Tokens, first: int, last: int, *, deletions: bool, gradient: bool
+    runner: BatchRunner,
+    tokens: Tokens,
+    beyond: Tokens,
+    first: int,
+    last: int,
+    *,
+    deletions: bool,
+    gradient: bool,
+    done: Callable[[int], None],
 ) -> StrandScan:
     """Change each base from `first` to `last` (excluded) of a sequence in every way.
 
@@ -58,6 +66,7 @@ def scan_strand(
         last: Behind the last one.
         deletions: Also leave each base out.
         gradient: Also compute the gradient.
+        done: Told how many more changes are scored.
     """
     changes = np.full((last - first, 5), np.nan)
     places = [(i, column) for i in range(first, last) for column in _columns(int(tokens[i]), deletions=deletions)]
@@ -70,6 +79,7 @@ def scan_strand(
         rows = runner.run(changed, _per_base(runner))
         for (i, column), sequence, row in zip(chunk, changed, rows, strict=True):
             changes[i - first, column] = _difference(row, unchanged, i, len(sequence))
+        done(len(chunk))
     bases = tokens[first:last]
     known = np.flatnonzero((bases >= vocabulary.A) & (bases <= vocabulary.T))
     changes[known, bases[known] - vocabulary.A] = 0.0

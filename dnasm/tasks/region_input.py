@@ -1,5 +1,6 @@
 """Where on a genome a command is to work: a BED, a place as genome browsers write it, or everything."""
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
@@ -12,6 +13,7 @@ from dnasm.tasks.contig_names import ContigNames
 Regions = str | PathLike[str] | Sequence[Interval] | None
 """A BED file, `contig`, `contig:first-last` (1-based, both ends in), intervals, or None for all contigs."""
 
+_log = logging.getLogger(__name__)
 _PLACE = re.compile(r"(?P<contig>.+):(?P<first>[\d,]+)-(?P<last>[\d,]+)")
 
 
@@ -27,10 +29,17 @@ def read_intervals(regions: Regions, genome: Genome, verb: str) -> list[Interval
     if not isinstance(regions, str | PathLike):
         given: Iterable[tuple[Interval, str]] = ((interval, "regions") for interval in regions)
     elif Path(regions).is_file() or str(regions).lower().endswith((".bed", ".bed.gz")):
-        given = ((record.interval, f"{regions}:{record.line}") for record in read_bed(regions))
+        given = [(record.interval, f"{regions}:{record.line}") for record in read_bed(regions)]
+        warn_if_empty(regions, len(given))
     else:
         return [parse_place(str(regions), genome, names)]
     return [check_interval(interval, genome, names, where) for interval, where in given]
+
+
+def warn_if_empty(name: str | PathLike[str], regions: int) -> None:
+    """Say that a file is empty, which is no error: so is the output."""
+    if not regions:
+        _log.warning("%s holds no region: the output is empty", name)
 
 
 def parse_place(text: str, genome: Genome, names: ContigNames) -> Interval:
@@ -51,6 +60,9 @@ def parse_place(text: str, genome: Genome, names: ContigNames) -> Interval:
     first, last = (int(found[name].replace(",", "") or 0) for name in ("first", "last"))
     if not 1 <= first <= last:
         raise InputError(f"{text}: places count from 1, and the first lies before the last; this one does not")
+    contig = names.find(found["contig"])
+    if contig is not None and last > genome.contigs[contig]:
+        raise InputError(f"{text} leaves the contig, which has {genome.contigs[contig]:,} bases")
     return check_interval(Interval(found["contig"], first - 1, last), genome, names, text)
 
 
@@ -61,7 +73,7 @@ def check_interval(interval: Interval, genome: Genome, names: ContigNames, where
         raise InputError(f"{where}: {genome.path} has no contig {interval.contig!r}; is it the right genome?")
     if not interval.start < interval.end <= genome.contigs[contig]:
         raise InputError(
-            f"{where}: {interval.contig}:{interval.start:,}-{interval.end:,} is empty or leaves the contig, which has "
+            f"{where}: {interval.contig}:{interval.start}-{interval.end} is empty or leaves the contig, which has "
             f"{genome.contigs[contig]:,} bases"
         )
     return Interval(contig, interval.start, interval.end)

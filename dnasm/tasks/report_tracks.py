@@ -72,6 +72,8 @@ def _read_bigwig(name: str) -> Iterator[tuple[str, int, int, float]]:
         import pyBigWig
     except ImportError:
         raise MissingExtra("bigWig needs pyBigWig: pip install 'dnasm[bigwig]'") from None
+    if not Path(name).is_file():
+        raise InputError(f"{name}: there is no such file")
     try:
         file = pyBigWig.open(name)
     except RuntimeError as error:

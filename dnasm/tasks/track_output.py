@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dnasm.errors import MissingExtra
+from dnasm.errors import MissingExtra, OutputError
 from dnasm.genome import Genome
 from dnasm.tasks.new_file import STANDARD_OUTPUT, new_file
 
@@ -39,12 +40,46 @@ class _BedGraph:
 
 
 class _BigWig:
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    """A bigWig; its library tells a lack of room on standard error alone, so what was written is read back."""
+
+    def __init__(self, path: Path, out: str, genome: Genome) -> None:
+        import pyBigWig
+
+        self._module, self._path, self._out = pyBigWig, path, out
+        self._bases = 0
+        self._last: tuple[str, int, float] | None = None
+        self._file = pyBigWig.open(str(path), "w")
+        self._file.addHeader([(contig, length) for contig, length in genome.contigs.items() if length])
 
     def write(self, contig: str, start: int, values: Values) -> None:
         for first, last in known_runs(values):
-            self._file.addEntries(contig, start + first, values=values[first:last], span=1, step=1)
+            try:
+                self._file.addEntries(contig, start + first, values=values[first:last], span=1, step=1)
+            except RuntimeError as error:
+                raise self._failure() from error
+            self._bases += last - first
+            self._last = (contig, start + last - 1, float(values[last - 1]))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def check(self) -> None:
+        """Raise OutputError if the closed file does not hold what was written."""
+        if self._last is None:
+            return
+        contig, place, value = self._last
+        try:
+            with self._module.open(str(self._path)) as file:
+                whole = file.header()["nBasesCovered"] == self._bases and file.values(contig, place, place + 1) == [
+                    value
+                ]
+        except (RuntimeError, TypeError):
+            whole = False
+        if not whole:
+            raise self._failure()
+
+    def _failure(self) -> OutputError:
+        return OutputError(f"{self._out} cannot be written whole: is the disk full?")
 
 
 def known_runs(values: Values) -> list[tuple[int, int]]:
@@ -76,6 +111,9 @@ def require_track_format(suffix: str) -> None:
 def open_track(out: str, suffix: str, genome: Genome, name: str) -> Iterator[TrackSink]:
     """Open an output; it appears under its name when the block ends without an error.
 
+    Raises:
+        OutputError: If the disk is full or the file cannot be written.
+
     Args:
         out: Path, or `-` for a bedGraph on standard output.
         suffix: As `check_new_file` returned it.
@@ -88,12 +126,10 @@ def open_track(out: str, suffix: str, genome: Genome, name: str) -> Iterator[Tra
         with new_file(out) as draft, draft.open("x", encoding="utf-8", newline="") as handle:
             yield _BedGraph(handle, name)
     else:
-        import pyBigWig
-
         with new_file(out) as draft:
-            file = pyBigWig.open(str(draft), "w")
+            track = _BigWig(draft, out, genome)
             try:
-                file.addHeader([(contig, length) for contig, length in genome.contigs.items() if length])
-                yield _BigWig(file)
+                yield track
             finally:
-                file.close()
+                track.close()
+            track.check()

@@ -1,3 +1,5 @@
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,12 @@ def trained_run(patchy_fasta: Path) -> Path:
     run = patchy_fasta.with_name("run")
     assert cli.main(["pretrain", "--config", str(config), "--out", str(run), "--quiet", "--seed", "3"]) == 0
     return run
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow past 8,192 bytes, as where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,10 +1,8 @@
 """`dnasm import` and `dnasm export --format hyenadna` as commands."""
 
 import json
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,15 +72,6 @@ def official(tmp_path: Path) -> Path:
     model = build_model(model_config(small, "here"))
     save_model(model, tmp_path / "ours", {})
     return export_hyenadna(model, tmp_path / "official")
-
-
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file may grow past 8,192 bytes, as where a disk is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("verb", ["import", "export"])

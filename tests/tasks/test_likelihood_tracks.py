@@ -253,11 +253,15 @@ def test_bedgraph_is_sorted_and_on_standard_output(
     assert out.read_text().splitlines() == [header, *lines]
 
 
-def test_no_regions_make_an_empty_track(command: list[str], tmp_path: Path) -> None:
+def test_no_regions_make_an_empty_track_and_a_warning(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import pyBigWig
 
     (tmp_path / "none.bed").write_text("# none\n")
     assert cli.main([*command, "--regions", str(tmp_path / "none.bed"), "--out", str(tmp_path / "o.bw")]) == 0
+    assert "likelihood: warning: " in (said := capsys.readouterr().err)
+    assert "none.bed holds no region: the output is empty" in said
     with pyBigWig.open(str(tmp_path / "o.bw")) as file:
         assert file.intervals("one") is None
 

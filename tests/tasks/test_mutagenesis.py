@@ -335,6 +335,7 @@ def test_what_cannot_be_done_is_said_first(
     for words, message in (
         (["--region", "c:1-400"], "leaves the contig"),
         (["--region", "c:206"], "are N"),
+        (["--region", command[4]], "g.fa is a file; name one place"),
         (["--region", "c", "--out", str(tmp_path / "o.csv")], "the suffix tells no format"),
         (["--region", "c:1-9", "--measured", str(tmp_path / "none.tsv")], "none.tsv"),
     ):
