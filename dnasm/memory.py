@@ -16,7 +16,7 @@ ROWS = {"dna": 16, "gpt2": 50_264}
 """Rows of the embedding and of the logits for each vocabulary: its tokens, padded to a multiple of 8."""
 
 _FLOAT = 4
-_WORKSPACE = {True: 25_000_000, False: 14_000_000}  # what libraries on a CPU take beside a model; measured by training
+_WORKSPACE = {True: 18_000_000, False: 14_000_000}  # what libraries on a CPU take beside a model; measured
 _WAVE_BYTES = 16  # two complex64 for each state and time of H3's kernel, while it is made
 
 

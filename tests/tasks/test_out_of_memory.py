@@ -44,7 +44,7 @@ def test_pretrain_says_what_its_steps_need(
     words = ["pretrain", "--config", str(config), "--quiet"]
     assert cli.main([*words, "--out", str(tmp_path / "a")]) == 2
     message = capsys.readouterr().err
-    assert "no room for steps of 16 windows of 64 bases, which need about 0.029 GB" in message
+    assert "no room for steps of 16 windows of 64 bases, which need about 0.022 GB" in message
     assert "or set trainer.checkpoint_activations" in message
     assert cli.main([*words, "--out", str(tmp_path / "b"), "--trainer.checkpoint-activations"]) == 2
     assert "or set" not in capsys.readouterr().err
