@@ -9,9 +9,10 @@ from dnasm.models.backbone import LanguageModel
 from dnasm.models.checkpoint import CONFIG, save_model
 from dnasm.models.importers import import_h3, import_hyenadna
 from dnasm.models.importers.h3 import H3Settings
-from dnasm.models.importers.source import Source, read_source
+from dnasm.models.importers.source import Source, read_source, weights_file
 from dnasm.tasks.outputs import check_new_folder
 
+_LARGE = 1 << 30  # bytes of a checkpoint whose reading takes so long that one wonders
 _ONLY_H3 = ("num_heads", "rotary_dim", "discretization")
 
 
@@ -28,7 +29,11 @@ def run(config: ImportConfig) -> None:
         if getattr(config, name) is not None:
             raise ConfigError(f"--{name.replace('_', '-')} has no meaning for {config.kind}")
     target = check_new_folder(config.out, force=config.force, marker=CONFIG)
-    source = read_source(Path(config.path), config.trust_pickle)
+    weights = weights_file(Path(config.path))
+    size = weights.stat().st_size
+    if size >= _LARGE and not config.quiet:
+        print(f"reading {weights} ({size / 1e9:.1f} GB) ...", file=sys.stderr)
+    source = read_source(weights, config.trust_pickle)
     model, notes = _convert(config, source)
     save_model(model, target, {"importer": config.kind, "notes": notes} | source.provenance(), replace=True)
     if not config.quiet:

@@ -15,6 +15,7 @@ from dnasm.models import build_model
 from dnasm.models.checkpoint import save_model
 from dnasm.models.importers import export_hyenadna
 from dnasm.presets import model_config
+from dnasm.tasks import convert
 
 
 def _dnasm(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -89,6 +90,19 @@ def test_a_full_disk_leaves_what_was_there(
         assert "cannot write this folder" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == there
     assert (tmp_path / target / old).read_bytes() == held
+
+
+def test_a_large_file_is_announced(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["import", "hyenadna", str(official), "--out"]
+    assert cli.main([*words, str(tmp_path / "a")]) == 0
+    assert "reading" not in capsys.readouterr().err
+    monkeypatch.setattr(convert, "_LARGE", 1000)
+    assert cli.main([*words, str(tmp_path / "b")]) == 0
+    assert capsys.readouterr().err.startswith(f"reading {official / 'weights.ckpt'} (0.0 GB) ...\n")
+    assert cli.main([*words, str(tmp_path / "c"), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("how", ["truncated", "a key is missing", "a key is unknown", "config"])

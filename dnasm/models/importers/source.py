@@ -49,7 +49,7 @@ def read_source(path: Path, trust_pickle: bool) -> Source:
     Raises:
         InputError: If there is none, it is damaged, or it holds more than tensors and plain values.
     """
-    weights = _weights_file(path)
+    weights = weights_file(path)
     config_path = weights.with_name(CONFIG)
     config = read_json(config_path) if config_path.exists() else {}
     if weights.suffix == ".safetensors":
@@ -150,7 +150,12 @@ def section(stated: Mapping[str, Any], name: str, where: Path) -> dict[str, Any]
     return value
 
 
-def _weights_file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """Find the checkpoint that a path names: a file, or the only one in a folder.
+
+    Raises:
+        InputError: If there is none, or there are several.
+    """
     if path.is_file():
         return path
     if not path.is_dir():
