@@ -14,6 +14,7 @@ from dnasm.errors import ConfigError
 from dnasm.memory import ROWS, mixers
 from dnasm.models import strands
 from dnasm.models.filters import DiagonalKernel, ExplicitFilter, HyenaFilter, ModalFilter, ShiftKernel
+from dnasm.models.fused import add_norm, linear_gelu
 from dnasm.models.heads import LanguageModelHead
 from dnasm.models.mixers import H3, Attention, DilatedCNN, Hyena, Multihybrid
 from dnasm.models.state import DecodingState, MixerState, StatefulMixer
@@ -32,7 +33,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(d_inner, d_model)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        return self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(linear_gelu(self.fc1, x))
 
 
 class GatedMLP(nn.Module):
@@ -78,9 +79,33 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         return self._run(x, self.mixer)
 
-    def extend(self, x: Float[Tensor, "b c d"], state: MixerState) -> Float[Tensor, "b c d"]:
-        """Run the block on the next positions, the mixer going on from its state."""
-        return self._run(x, lambda h: cast(StatefulMixer, self.mixer).extend(h, state))
+    def extend(
+        self,
+        x: Float[Tensor, "b c d"],
+        last: Float[Tensor, "b c d"] | None,
+        state: MixerState,
+        *,
+        again: bool,
+        only_last: bool = False,
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        """Run the block on the next positions, the mixer going on from its state.
+
+        Args:
+            x: What comes in, but for `last`.
+            last: What the block before adds to x.
+            state: The mixer's.
+            again: Sums and norms are compiled, on a GPU.
+            only_last: Leave out what no one but the last position needs.
+
+        Returns:
+            What goes out, but for its last term, and this term: the next norm adds it, in one pass.
+        """
+        x, h = add_norm(x, last, self.norm1, again=again)
+        y = cast(StatefulMixer, self.mixer).extend(h, state)
+        if only_last:
+            x, y = x[:, -1:].contiguous(), y[:, -1:].contiguous()
+        x, h = add_norm(x, self.dropout(y), self.norm2, again=again)
+        return x, self.dropout(self.mlp(h))
 
     def _run(self, x: Float[Tensor, "b l d"], mix: Callable[[Tensor], Tensor]) -> Float[Tensor, "b l d"]:
         x = x + self.dropout(mix(self.norm1(x.to(self.norm1.weight.dtype))))
@@ -121,14 +146,22 @@ class Backbone(nn.Module):
             x = checkpoint(block, x, use_reentrant=False) if again else block(x)
         return x if layer != -1 else self.ln_f(x.to(self.ln_f.weight.dtype))
 
-    def extend(self, tokens: Integer[Tensor, "b c"], state: DecodingState, layer: int = -1) -> Float[Tensor, "b c d"]:
-        """Return what `forward` would at the next positions, and bring the state of the layers up to it up to date."""
+    def extend(
+        self, tokens: Integer[Tensor, "b c"], state: DecodingState, layer: int = -1, *, only_last: bool = False
+    ) -> Float[Tensor, "b n d"]:
+        """Return what `forward` would at the next positions, and bring the state of the layers up to it up to date.
+
+        With `only_last` that of the last position alone, and nothing else of the others that the state does not need.
+        """
         blocks = self._up_to(layer)
         state.advance(tokens.shape[1])
-        x = self._embed(tokens)
+        x, last = self._embed(tokens), None
         for block, held in zip(blocks, state.layers, strict=False):
-            x = cast(Block, block).extend(x, held)
-        return x if layer != -1 else self.ln_f(x.to(self.ln_f.weight.dtype))
+            cut = only_last and block is blocks[-1]
+            x, last = cast(Block, block).extend(x, last, held, again=state.again, only_last=cut)
+        if layer != -1:
+            return x if last is None else x + last
+        return add_norm(x, last, self.ln_f, again=state.again)[1]
 
     def _up_to(self, layer: int) -> list[nn.Module]:
         if not -1 <= layer < len(self.layers):
@@ -183,13 +216,15 @@ class LanguageModel(nn.Module):
         return self.backbone(tokens, layer)
 
     @torch.no_grad()
-    def start(self, batch: int, capacity: int) -> DecodingState:
+    def start(self, batch: int, capacity: int, *, again: bool = False) -> DecodingState:
         """Make the state before the first token of `batch` sequences.
 
         Args:
             batch: Sequences.
             capacity: Tokens that will follow at most, in all. H3's state does not grow with it, attention's cache does,
                 and so do Hyena's convolutions, which for their filters' sake end at `max_length`.
+            again: Many prompts of one shape will come: on a GPU parts of reading them are compiled at the first, as
+                those of replayed steps are in any case.
 
         Raises:
             ConfigError: If `capacity` is beyond `max_length`, or the model is not causal.
@@ -198,7 +233,7 @@ class LanguageModel(nn.Module):
             raise ConfigError("this model sees both sides of a position: it cannot go on from a state, nor generate")
         self.backbone.check_length(capacity)
         mixers = [cast(StatefulMixer, cast(Block, block).mixer) for block in self.backbone.layers]
-        return DecodingState([mixer.start(batch, capacity) for mixer in mixers], capacity)
+        return DecodingState([mixer.start(batch, capacity) for mixer in mixers], capacity, again=again)
 
     @torch.no_grad()
     def extend(
@@ -214,8 +249,7 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: If they do not fit the state.
         """
-        hidden = self.backbone.extend(tokens, state)
-        return self._head(hidden[:, -1:] if only_last else hidden)
+        return self._head(self.backbone.extend(tokens, state, only_last=only_last))
 
 
 def build_model(config: ModelConfig) -> LanguageModel:

@@ -12,12 +12,11 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from dnasm.ops import fftconv
-from dnasm.ops.ssm import Parts, real_vandermonde, vandermonde, waves
+from dnasm.models.diagonal_steps import DiagonalSteps
+from dnasm.ops.ssm import Parts, real_vandermonde, vandermonde
 
 _FAST_DECAY, _SLOW_DECAY, _DECAY_TARGET = 0.3, 1.5, 1e-2
 _DT_MIN, _DT_MAX = 1e-3, 1e-1
-_PIECE = 256  # positions between two states when many come at once: powers of the poles are held for as many
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -196,77 +195,9 @@ class DiagonalKernel(nn.Module):
             log_poles, b, c = self._parts()
             return real_vandermonde(_times(b, c), log_poles, length, torch.promote_types(self.B.dtype, torch.float32))
 
-    def steps(self) -> "DiagonalSteps":
+    def steps(self) -> DiagonalSteps:
         """Return the recurrence whose impulse response the kernel is."""
-        log_poles, b, c = self.discretized()
-        return DiagonalSteps(log_poles, b, c, torch.promote_types(self.B.dtype, torch.float32))
-
-
-class DiagonalSteps:
-    """`s <- pole * s + b * u`, `y = 2 * Re(c . s)`: the diagonal model one position, or one piece, after the other."""
-
-    def __init__(
-        self,
-        log_poles: Complex[Tensor, "h n"],
-        b: Complex[Tensor, "h n"],
-        c: Complex[Tensor, "h n"],
-        dtype: torch.dtype,
-    ) -> None:
-        self.exact = log_poles, b, c
-        self.dtype = dtype
-        self.poles, self.b, self.c = (x.to(dtype.to_complex()) for x in (log_poles.exp(), b, c))
-        self.planes = tuple(part.contiguous() for x in (self.poles, self.b, 2 * self.c) for part in (x.real, x.imag))
-
-    def run(
-        self, u: Float[Tensor, "*b h t"], state: Complex[Tensor, "*b h n"]
-    ) -> tuple[Float[Tensor, "*b h t"], Complex[Tensor, "*b h n"]]:
-        """Take in the next inputs; return their outputs and the state after them, written in place for a single one."""
-        if u.shape[-1] == 1:
-            state.mul_(self.poles).addcmul_(self.b, u.to(state.dtype))
-            return self._read(state), state
-        log_poles, b, c = self.exact
-        kernel = vandermonde(b * c, log_poles, u.shape[-1], self.dtype)
-        y = fftconv(u.reshape(-1, *u.shape[-2:]), kernel).reshape(u.shape)
-        echo, state = self.absorb(u, state, fresh=False)
-        return y if echo is None else y + echo, state
-
-    def _read(self, state: Complex[Tensor, "*b h n"]) -> Float[Tensor, "*b h 1"]:
-        """Return `2 * Re(c . s)`, as one real product."""
-        weights = torch.view_as_real(2 * self.c.conj()).flatten(-2)
-        reals = torch.view_as_real(state).flatten(-2)
-        return torch.einsum("... h n, h n -> ... h", reals, weights)[..., None]
-
-    def absorb(
-        self, u: Float[Tensor, "*b h t"], state: Complex[Tensor, "*b h n"], fresh: bool
-    ) -> tuple[Float[Tensor, "*b h t"] | None, Complex[Tensor, "*b h n"]]:
-        """Return what the state so far adds to the next outputs, None where it is fresh, and the state after them."""
-        log_poles, b, c = self.exact
-        size = min(u.shape[-1], _PIECE)
-        powers = _powers(log_poles, size + 1)
-        reads, writes = c[..., None] * powers[..., 1:], b[..., None] * powers[..., :size]
-        reads = 2 * torch.cat([reads.real, -reads.imag], 1).to(self.dtype)
-        writes = torch.cat([writes.real, writes.imag], 1).to(self.dtype).flip(-1).transpose(1, 2)
-        old = held = state.reshape(-1, *state.shape[-2:])
-        echoes = []
-        for piece in torch.split(u.reshape(-1, *u.shape[-2:]), size, -1):
-            count = piece.shape[-1]
-            passing = powers[..., count].to(held.dtype)
-            if not fresh:
-                reals = rearrange(torch.cat([old.real, old.imag], -1), "b h n -> h b n")
-                echoes.append(rearrange(torch.bmm(reals, reads[..., :count]), "h b t -> b h t"))
-                old = passing * old
-            added = torch.bmm(rearrange(piece, "b h t -> h b t"), writes[:, size - count :])
-            real, imag = rearrange(added, "h b n -> b h n").chunk(2, -1)
-            held = passing * held + torch.complex(real, imag)
-        return None if fresh else torch.cat(echoes, -1).reshape(u.shape), held.reshape(state.shape)
-
-
-def _powers(log_poles: Complex[Tensor, "h n"], count: int) -> Complex[Tensor, "h n t"]:
-    """Each pole to the powers from 0: few exponentials, whose products give the others."""
-    step = math.isqrt(count - 1) + 1
-    fine = waves(log_poles, torch.arange(step, device=log_poles.device))
-    coarse = waves(log_poles, torch.arange(0, count, step, device=log_poles.device))
-    return (coarse[..., None] * fine[..., None, :]).flatten(-2)[..., :count]
+        return DiagonalSteps(self.discretized, torch.promote_types(self.B.dtype, torch.float32))
 
 
 class ExplicitFilter(nn.Module):
@@ -316,9 +247,11 @@ class ModalFilter(nn.Module):
             k = vandermonde(half, log_poles, length, torch.promote_types(self.residues.dtype, torch.float32))
             return k.reshape(*self.residues.shape[:-1], length)
 
-    def steps(self) -> "DiagonalSteps":
+    def steps(self) -> DiagonalSteps:
         """Return the recurrence whose impulse response the filter is."""
-        log_poles, half = self._discretized()
-        return DiagonalSteps(
-            log_poles, torch.ones_like(half), half, torch.promote_types(self.residues.dtype, torch.float32)
-        )
+
+        def discretized() -> tuple[Tensor, Tensor, Tensor]:
+            log_poles, half = self._discretized()
+            return log_poles, torch.ones_like(half), half
+
+        return DiagonalSteps(discretized, torch.promote_types(self.residues.dtype, torch.float32))

@@ -33,6 +33,7 @@ class Replay:
             graphs: Whether to record; on a GPU alone.
         """
         self.state, self.body, self.graphs = state, body, graphs
+        state.again = True
         self._recorded: dict[tuple[int, ...], torch.cuda.CUDAGraph | None] = {}
         device = next(t for layer in state.layers for t in _tensors(layer).values()).device
         self._place = torch.full((1,), state.position, device=device)

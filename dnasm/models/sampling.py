@@ -3,7 +3,7 @@
 The random numbers of sample i are a function of (seed, i): the same alone, in any batch and in any order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,7 @@ def sample(
     batch_size: int = 32,
     first: int = 0,
     graphs: bool | None = None,
+    told: Callable[[int], None] | None = None,
 ) -> Iterator[Sample]:
     """Draw `n` continuations of a prompt. The prompt is read once; each token then costs one step of the state.
 
@@ -90,6 +91,8 @@ def sample(
         first: Number of the first sample, for its random numbers.
         graphs: Whether a step, from the draw to the next logits, replays a CUDA graph; None: on a GPU. A model that
             cannot be recorded (hooks that talk to the host) takes False.
+        told: Hears how many more tokens have been drawn, step by step; in all `n` times the length, whatever stopped
+            early.
 
     Yields:
         The samples in order.
@@ -105,25 +108,31 @@ def sample(
     for start in range(0, n, batch_size):
         numbers = range(first + start, first + min(n, start + batch_size))
         run = _Run(how, drawable(model.config), numbers, logits)
-        _draw(model, state.fork(len(numbers)), run, logits.is_cuda if graphs is None else graphs)
+        steps = _draw(model, state.fork(len(numbers)), run, logits.is_cuda if graphs is None else graphs)
+        for count in steps:
+            if told is not None:
+                told(count * len(numbers))
         yield from run.samples()
 
 
-def _draw(model: LanguageModel, state: DecodingState, run: "_Run", graphs: bool) -> None:
-    """Draw all tokens of a run; the last is not read."""
+def _draw(model: LanguageModel, state: DecodingState, run: "_Run", graphs: bool) -> Iterator[int]:
+    """Draw all tokens of a run, of which the last is not read; yield how many each step leaves less to do."""
 
     def step() -> None:
         run.logits.copy_(model.extend(run.take(), state)[:, 0])
 
     steps = Replay(state, step, graphs=graphs) if graphs else None
-    for _ in range(run.how.length - 1):
+    for left in range(run.how.length - 1, 0, -1):
         if steps is None:
             step()
         else:
             steps.step()
         if run.all_stopped():
+            yield left + 1
             return
+        yield 1
     run.take()
+    yield 1
 
 
 class _Run:

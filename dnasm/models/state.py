@@ -61,6 +61,8 @@ class DecodingState:
     """Positions that fit."""
     position: int = 0
     """Positions taken in so far."""
+    again: bool = False
+    """Whether the same shapes come again and again, so that on a GPU what is worth it is compiled."""
 
     def advance(self, count: int) -> None:
         """Count positions in.

@@ -61,7 +61,7 @@ class StateDecoder:
     @torch.inference_mode()
     def generate(self, prompts: Tensor, count: int, capacity: int) -> Tensor:
         """Return `count` tokens for each prompt; `capacity` is that of the state, in all calls the same."""
-        state = self.model.start(len(prompts), capacity)
+        state = self.model.start(len(prompts), capacity, again=True)
         first = self._likeliest(prompts, state)
         if self.token is None or self.replay is None:
             self.token = torch.empty_like(first)
@@ -75,8 +75,7 @@ class StateDecoder:
         return torch.cat(found, 1)
 
     def _likeliest(self, tokens: Tensor, state: DecodingState) -> Tensor:
-        hidden = self.model.backbone.extend(tokens, state)[:, -1:]  # logits of the other places are for nobody
-        return self.model.lm_head(hidden, self.model.backbone.embeddings.word_embeddings.weight).argmax(-1)
+        return self.model.extend(tokens, state, only_last=True).argmax(-1)
 
     @torch.inference_mode()
     def step_seconds(self, positions: tuple[int, ...], device: str) -> Iterator[tuple[int, list[float]]]:

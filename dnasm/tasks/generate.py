@@ -1,7 +1,7 @@
 """Prompt -> sequences: the function, and the command that calls it."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,13 @@ def _ids(model: LanguageModel, words: Prompt, name: str) -> Ids:
 
 
 def _samples(
-    model: LanguageModel, prompt: Ids, n: int, how: Sampling, batch_size: BatchSize, first: int = 0
+    model: LanguageModel,
+    prompt: Ids,
+    n: int,
+    how: Sampling,
+    batch_size: BatchSize,
+    first: int = 0,
+    told: Callable[[int], None] | None = None,
 ) -> Iterator[Sample]:
     size = _AUTO_BATCH if batch_size == "auto" else batch_size
     if n < 1 or size < 1:
@@ -109,7 +115,7 @@ def _samples(
     tokens = torch.from_numpy(prompt).to(model.backbone.ln_f.weight.device)
     together, advice = min(n, size), "draw fewer side by side (--batch-size), or take --dtype bfloat16 or --device cpu"
     with evaluating(model), memory_told(model, len(prompt) + how.length, together, advice):
-        yield from sample(model, tokens, n, how, batch_size=size, first=first)
+        yield from sample(model, tokens, n, how, batch_size=size, first=first, told=told)
 
 
 def run(config: GenerateConfig) -> None:
@@ -136,7 +142,7 @@ def run(config: GenerateConfig) -> None:
         )
         return
     total = len(prompts) * config.n
-    with Meter("generate", "sequences", total, quiet=config.quiet) as meter:
+    with Meter("generate", "bases", total * how.length, quiet=config.quiet) as meter:
         if config.out == STANDARD_OUTPUT:
             sys.stdout.writelines(_records(model, prompts, how, config, meter))
             return
@@ -167,14 +173,13 @@ def _records(
     settings = _settings(model, config)
     for number, (name, prompt) in enumerate(prompts):
         front = vocabulary.decode(prompt) if config.include_prompt else ""
-        drawn = _samples(model, prompt, config.n, how, config.batch_size, first=number * config.n)
+        drawn = _samples(model, prompt, config.n, how, config.batch_size, number * config.n, meter.advance)
         for i, found in enumerate(drawn, 1):
             ended = "stop" if found.stopped else "length"
             counts = f"prompt={len(prompt)} generated={len(found.tokens)} end={ended}"
             text = front + vocabulary.decode(found.tokens)
             lines = "".join(f"{text[at : at + _LINE]}\n" for at in range(0, len(text), _LINE))
             yield f">{name}_{i} {counts} log_likelihood={found.log_likelihood:.6g} {settings}\n{lines}"
-            meter.advance(1)
 
 
 def _settings(model: LanguageModel, config: GenerateConfig) -> str:

@@ -120,6 +120,18 @@ def test_a_stop_pattern_ends_its_sample_alone(model: LanguageModel, tokens: Tens
     assert len(again.tokens) > 1
 
 
+@pytest.mark.parametrize("stop", [(), ((7,), (8,), (9,), (10,))])
+def test_who_asks_hears_of_every_token_once(
+    configs: dict[str, ModelConfig], make_model: Maker, stop: tuple[tuple[int, ...], ...]
+) -> None:
+    heard: list[int] = []
+    how = Sampling(length=6, stop=stop)
+    drawn = sample(make_model(configs["h3"]), torch.tensor([7, 8]), 5, how, batch_size=2, told=heard.append)
+    assert all(found.stopped == bool(stop) for found in drawn)
+    assert sum(heard) == 5 * 6
+    assert len(heard) == (3 if stop else 3 * 6)
+
+
 def test_text_models_draw_any_of_their_tokens(configs: dict[str, ModelConfig], make_model: Maker) -> None:
     model = make_model(replace(configs["hybrid"], vocabulary="gpt2"))
     assert drawable(model.config) == range(50_257)

@@ -6,11 +6,13 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import linear, pad
 
 from dnasm.config import ModelConfig
-from dnasm.models.filters import DiagonalKernel, DiagonalSteps, ShiftKernel
-from dnasm.models.mixers.h3_step import best_step
+from dnasm.models.diagonal_steps import DiagonalSteps
+from dnasm.models.filters import DiagonalKernel, ShiftKernel
+from dnasm.models.fused import joined, reads_only, turned_linear
+from dnasm.models.mixers.h3_step import around, best_step
 from dnasm.models.mixers.projection import from_channels
 from dnasm.models.state import MixerState
 from dnasm.ops import fftconv
@@ -20,13 +22,15 @@ from dnasm.ops import fftconv
 class H3State(MixerState):
     """The last keys, for the shift, and the diagonal model's oscillators for each pair of channels of a head."""
 
-    keys: Float[Tensor, "b d states"]
+    keys: Float[Tensor, "b states d"]
     """That of position p stands at p modulo their number, so that a step writes one place and moves nothing."""
-    real: Float[Tensor, "b i j h n"]
-    imag: Float[Tensor, "b i j h n"]
-    taps: tuple[Float[Tensor, "d states"]]
-    """The shift model's kernel; in a tuple, since copies of the state share it."""
+    real: Float[Tensor, "b i j n h"]
+    imag: Float[Tensor, "b i j n h"]
+    taps: tuple[Float[Tensor, "d states"], Float[Tensor, "around d"]]
+    """The shift model's kernel, as it is and as steps read it; in a tuple, since copies of the state share it."""
     steps: DiagonalSteps
+    projections: tuple[Tensor, Tensor] | None = None
+    """Those of queries, keys and values as one, where steps are replayed."""
 
 
 class H3(nn.Module):
@@ -68,7 +72,10 @@ class H3(nn.Module):
 
     def _project(self, x: Float[Tensor, "b l d"]) -> tuple[Float[Tensor, "b d l"], ...]:
         """Return queries, keys and values; on a GPU, whose kernels want a channel's positions together, turned once."""
-        turned = (rearrange(proj(x), "b l d -> b d l") for proj in (self.q_proj, self.k_proj, self.v_proj))
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        if reads_only(x, *layers):
+            return tuple(turned_linear(layer, x) for layer in layers)
+        turned = (rearrange(proj(x), "b l d -> b d l") for proj in layers)
         return tuple(z.contiguous() if z.is_cuda else z for z in turned)
 
     def _heads(
@@ -96,53 +103,56 @@ class H3(nn.Module):
         """Make the state before the first position; its size does not depend on the capacity."""
         n = self.head_dim
         taps = self.ssm_k_kernel(self.ssm_k_kernel.B.shape[-1])
-        steps = self.kernel.steps()
+        oscillators = self.kernel.inv_A_real.mT.shape
         return H3State(
             position=0,
-            keys=self.k_proj.weight.new_zeros(batch, *taps.shape),
-            real=taps.new_zeros(batch, n, n, *steps.poles.shape),
-            imag=taps.new_zeros(batch, n, n, *steps.poles.shape),
-            taps=(taps,),
-            steps=steps,
+            keys=self.k_proj.weight.new_zeros(batch, *taps.mT.shape),
+            real=taps.new_zeros(batch, n, n, *oscillators),
+            imag=taps.new_zeros(batch, n, n, *oscillators),
+            taps=(taps, around(taps)),
+            steps=self.kernel.steps(),
         )
 
     def extend(self, x: Float[Tensor, "b c d"], state: H3State) -> Float[Tensor, "b c d"]:
         """Mix the next positions; one costs the same at any place."""
+        position, state.position = state.position, state.position + x.shape[1]
         if x.shape[1] == 1:
-            y = self._step(x[:, 0], state)[:, None]
-        else:
-            y = rearrange(self._piece(x, state), "b d c -> b c d")
-        state.position += x.shape[1]
-        return self.output_linear(y.to(x.dtype))
+            return self.output_linear(self._step(x[:, 0], state, position)[:, None])
+        return from_channels(self.output_linear, self._piece(x, state, position).to(x.dtype))
 
-    def _step(self, x: Float[Tensor, "b d"], state: H3State) -> Float[Tensor, "b d"]:
+    def _step(self, x: Float[Tensor, "b d"], state: H3State, position: int) -> Float[Tensor, "b d"]:
         """Mix one position in place."""
-        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        place = torch.full((1,), state.position, device=x.device) if state.place is None else state.place
-        state.keys.index_copy_(2, place % state.keys.shape[-1], k[..., None].to(state.keys.dtype))
-        step = best_step(x.device, again_and_again=state.place is not None)
+        again = state.place is not None
+        place = torch.full((1,), position, device=x.device) if state.place is None else state.place
+        if again and state.projections is None:
+            state.projections = joined(self.q_proj, self.k_proj, self.v_proj)
+        if again and state.projections is not None:
+            q, k, v = linear(x, *state.projections).chunk(3, -1)
+        else:
+            q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         held = (state.keys, state.real, state.imag)
-        return step(q, k, v, *held, place, state.taps[0], self.ssm_k_D, state.steps.planes, self.D)
+        constants = (state.taps[1], self.ssm_k_D, state.steps.planes, self.D)
+        return best_step(x.device, again_and_again=again)(q, k, v, *held, place, *constants)
 
-    def _piece(self, x: Float[Tensor, "b c d"], state: H3State) -> Float[Tensor, "b d c"]:
+    def _piece(self, x: Float[Tensor, "b c d"], state: H3State, begin: int) -> Float[Tensor, "b d c"]:
         """Mix several positions as `forward` does; what the state adds comes on top."""
         q, k, v = self._project(x)
-        count, begin, end = state.keys.shape[-1], state.position, state.position + k.shape[-1]
+        count, end = state.keys.shape[1], begin + k.shape[-1]
         held = k
         if begin:
             past = torch.arange(begin + 1, begin + count, device=k.device) % count
-            held = torch.cat([state.keys[..., past].to(k.dtype), k], -1)
+            held = torch.cat([state.keys[:, past].mT.to(k.dtype), k], -1)
         last = pad(held[..., -count:], (max(0, count - held.shape[-1]), 0))
-        state.keys = last.to(state.keys.dtype).roll(end % count, -1)
+        state.keys = last.to(state.keys.dtype).roll(end % count, -1).mT.contiguous()
         shifted = fftconv(held, state.taps[0], skip=self.ssm_k_D)[..., -k.shape[-1] :]
         kernel = self.kernel(k.shape[-1])
         if self.head_dim == 1:
             y = fftconv(v, kernel, in_gate=shifted, out_gate=q, skip=self.D)
         else:
             y = self._heads(q, shifted, v, kernel)
-        pairs, memory = self._pairs(shifted, v).to(state.real.dtype), torch.complex(state.real, state.imag)
-        echo, memory = state.steps.absorb(pairs, memory, fresh=begin == 0)
-        state.real, state.imag = memory.real.contiguous(), memory.imag.contiguous()
+        oscillators = state.real.mT, state.imag.mT
+        echo, real, imag = state.steps.absorb(self._pairs(shifted, v), *oscillators, fresh=begin == 0)
+        state.real, state.imag = real.mT.contiguous(), imag.mT.contiguous()
         return y if echo is None else y + self._read(q, echo)
 
     def _pairs(self, k: Float[Tensor, "b d c"], v: Float[Tensor, "b d c"]) -> Float[Tensor, "b i j h c"]:

@@ -8,7 +8,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from dnasm.config import ModelConfig
-from dnasm.models.filters import DiagonalSteps, ExplicitFilter, ModalFilter
+from dnasm.models.diagonal_steps import DiagonalSteps
+from dnasm.models.filters import ExplicitFilter, ModalFilter
 from dnasm.models.mixers.gated import GatedConvolution, GatedState
 from dnasm.ops import fftconv
 
