@@ -23,6 +23,7 @@ Values = npt.NDArray[np.float64]
 
 _ROWS = "ACGT-"
 _LINE = 100  # bases in a line; with more than three lines, half as many again
+_WIDTH, _NARROWEST, _FULL = 11.0, 4.5, 60  # inches, and the bases from which a picture is as wide as it gets
 _INK, _MUTED, _GROUND = "#16202c", "#5a6675", "#edf0f3"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",  # opens the same in any program
@@ -71,13 +72,14 @@ def mutation_figure(
         title: Any text.
     """
     line = _LINE if len(sequence) <= 3 * _LINE else _LINE * 3 // 2
-    line, origin = min(line, max(len(sequence), 20)), start + 0.5
+    line, origin = min(line, len(sequence)), start + 0.5
     lines = [(first, min(first + line, len(sequence))) for first in range(0, len(sequence), line)]
     used = [heat.values[:, : 5 if np.isfinite(heat.values[:, 4]).any() else 4] for heat in maps]
     norms = [Normalize(-reach, reach) for reach in map(_reach, used)]
     heights = [0.75] * len(tracks) + [0.16 * values.shape[1] for values in used]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(11.0, 0.9 + len(lines) * (sum(heights) + 0.75)), dpi=150)
+        width = max(_NARROWEST, _WIDTH * min(1.0, 0.15 + line / _FULL))
+        figure = Figure(figsize=(width, 0.9 + len(lines) * (sum(heights) + 0.75)), dpi=150)
         FigureCanvasAgg(figure)
         figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.04, hspace=0.0, wspace=0.0)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
@@ -97,10 +99,10 @@ def mutation_figure(
                 axis.set_ylabel(heat.label, rotation=0, ha="right", va="center", labelpad=16)
             for axis in axes[:-1]:
                 axis.tick_params(bottom=False, labelbottom=False)
-            places = [
-                p for p in MaxNLocator(10, integer=True).tick_values(origin + first, origin + last) if p < origin + last
-            ]
-            axes[-1].set_xticks([p for p in places if p > origin + first])
+            # As far apart as on a full line, where the last one is shorter.
+            ticks = MaxNLocator(10 if width == _WIDTH else 5, integer=True)
+            places = ticks.tick_values(origin + first, origin + first + line)
+            axes[-1].set_xticks([p for p in places if origin + first < p < origin + last])
             axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{int(place):,}"))
         yield figure
 
