@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnasm.ops import backends, registration, shortconv
+from dnasm.ops.library import Operator, register
 from dnasm.ops.operands import PRECISIONS, Operands
 from dnasm.ops.operands import check as check_operands
 from dnasm.ops.spectrum import Spectrum
@@ -139,33 +140,17 @@ def _autocast(device: str) -> Callable[..., Tensor]:
     return cast
 
 
-def _register() -> torch.library.Library:
-    library = torch.library.Library("dnasm", "FRAGMENT")  # type: ignore[no-untyped-call]
-    short = "Tensor weight, Tensor? bias"
-    operators: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
-        (
-            f"hyena_operator(Tensor projection, {short}, Tensor k, Tensor? skip, Tensor? values, int ahead, "
-            "bool bidirectional, str? precision, str backend) -> Tensor",
-            _run,
-            _fake,
-        ),
-        (f"gated_short_conv(Tensor x, {short}, int ahead) -> (Tensor, Tensor)", _gated, _fake_gated),
-        (
-            f"gated_short_conv_backward(Tensor dgate, Tensor dz, Tensor x, {short}, int ahead) "
-            "-> (Tensor, Tensor, Tensor)",
-            _gated_backward,
-            _fake_gated_backward,
-        ),
-    ]
-    for schema, run, fake in operators:
-        name = schema.split("(")[0]
-        library.define(schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
-        library.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-        torch.library.register_fake(f"dnasm::{name}", fake, lib=library)
-    library.impl("hyena_operator", _autocast("cpu"), "AutocastCPU")  # type: ignore[no-untyped-call]
-    library.impl("hyena_operator", _autocast("cuda"), "AutocastCUDA")  # type: ignore[no-untyped-call]
-    torch.library.register_autograd("dnasm::hyena_operator", _gradient, setup_context=_remember, lib=library)
-    return library
-
-
-_library = _register()
+_SHORT = "Tensor weight, Tensor? bias"
+_library = register(
+    Operator(
+        f"hyena_operator(Tensor projection, {_SHORT}, Tensor k, Tensor? skip, Tensor? values, int ahead, "
+        "bool bidirectional, str? precision, str backend) -> Tensor",
+        _run, _fake, _gradient, _remember, _autocast,
+    ),
+    Operator(f"gated_short_conv(Tensor x, {_SHORT}, int ahead) -> (Tensor, Tensor)", _gated, _fake_gated),
+    Operator(
+        f"gated_short_conv_backward(Tensor dgate, Tensor dz, Tensor x, {_SHORT}, int ahead) "
+        "-> (Tensor, Tensor, Tensor)",
+        _gated_backward, _fake_gated_backward,
+    ),
+)  # fmt: skip

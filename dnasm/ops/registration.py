@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dnasm.ops import backends
+from dnasm.ops.library import Operator, register
 from dnasm.ops.operands import GRADIENTS, Operands
 
 _INPUTS = (
@@ -111,26 +112,13 @@ def _autocast(device: str) -> Callable[..., Tensor]:
     return cast
 
 
-def _register() -> torch.library.Library:
-    """Define both operators. By hand, since `torch.library.custom_op` imports the whole compiler in its first call."""
-    library = torch.library.Library("dnasm", "DEF")  # type: ignore[no-untyped-call]
-    library.define(f"fftconv({_INPUTS}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
-    library.define(  # type: ignore[no-untyped-call]
+_library = register(
+    Operator(f"fftconv({_INPUTS}) -> Tensor", _run, _fake, _gradient, _remember, _autocast),
+    Operator(
         f"fftconv_backward(Tensor dy, {_INPUTS}, bool[5] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-        tags=torch.Tag.pt2_compliant_tag,
-    )
-    for name, run in (("fftconv", _run), ("fftconv_backward", _run_backward)):
-        library.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    library.impl("fftconv", _autocast("cpu"), "AutocastCPU")  # type: ignore[no-untyped-call]
-    library.impl("fftconv", _autocast("cuda"), "AutocastCUDA")  # type: ignore[no-untyped-call]
-    torch.library.register_fake("dnasm::fftconv", _fake, lib=library)
-    torch.library.register_fake("dnasm::fftconv_backward", _fake_backward, lib=library)
-    torch.library.register_autograd("dnasm::fftconv", _gradient, setup_context=_remember, lib=library)
-    torch.library.register_autograd("dnasm::fftconv_backward", _second_gradient, setup_context=_remember, lib=library)
-    return library
-
-
-_library = _register()
+        _run_backward, _fake_backward, _second_gradient, _remember,
+    ),
+)  # fmt: skip
 fftconv = torch.ops.dnasm.fftconv.default
 """The convolution; arguments as `dnasm.ops.fftconv`, which checks them, plus k's spectrum if it is known."""
 fftconv_backward = torch.ops.dnasm.fftconv_backward.default

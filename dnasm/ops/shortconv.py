@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnasm.ops import backends, cpu, cuda, reference
+from dnasm.ops.library import Operator, register
 
 MAX_TAPS = {"cpu": 64, "cuda": 8}
 """More are a long filter: the kernels hold a span and its neighbours in a buffer."""
@@ -173,25 +174,11 @@ def _autocast(device: str) -> Callable[..., Tensor]:
     return cast
 
 
-def _register() -> torch.library.Library:
-    library = torch.library.Library("dnasm", "FRAGMENT")  # type: ignore[no-untyped-call]
-    inputs = "Tensor x, Tensor weight, Tensor? bias, int ahead"
-    operators: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
-        (f"short_conv({inputs}) -> Tensor", _run, _fake),
-        (f"short_conv_backward(Tensor dy, {inputs}) -> (Tensor, Tensor, Tensor)", _run_backward, _fake_backward),
-    ]
-    for schema, run, fake in operators:
-        name = schema.split("(")[0]
-        library.define(schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
-        library.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-        torch.library.register_fake(f"dnasm::{name}", fake, lib=library)
-    library.impl("short_conv", _autocast("cpu"), "AutocastCPU")  # type: ignore[no-untyped-call]
-    library.impl("short_conv", _autocast("cuda"), "AutocastCUDA")  # type: ignore[no-untyped-call]
-    torch.library.register_autograd("dnasm::short_conv", _gradient, setup_context=_remember, lib=library)
-    torch.library.register_autograd(
-        "dnasm::short_conv_backward", _second_gradient, setup_context=_remember, lib=library
-    )
-    return library
-
-
-_library = _register()
+_INPUTS = "Tensor x, Tensor weight, Tensor? bias, int ahead"
+_library = register(
+    Operator(f"short_conv({_INPUTS}) -> Tensor", _run, _fake, _gradient, _remember, _autocast),
+    Operator(
+        f"short_conv_backward(Tensor dy, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
+        _run_backward, _fake_backward, _second_gradient, _remember,
+    ),
+)  # fmt: skip

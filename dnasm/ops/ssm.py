@@ -5,12 +5,13 @@ by the million, fused with what surrounds them, take a compiler minutes.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
+
+from dnasm.ops.library import Operator, register
 
 Parts = tuple[Float[Tensor, "h n"], Float[Tensor, "h n"]]
 """Real and imaginary parts."""
@@ -144,21 +145,10 @@ def _fake_backward(
     return tuple(real.new_empty(real.shape) for _ in range(4))
 
 
-def _register() -> torch.library.Library:
-    library = torch.library.Library("dnasm", "FRAGMENT")  # type: ignore[no-untyped-call]
-    inputs = "Tensor real, Tensor imag, Tensor decay, Tensor angle, SymInt length, ScalarType dtype"
-    operators: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
-        (f"vandermonde({inputs}) -> Tensor", _run, _fake),
-        (f"vandermonde_backward(Tensor dk, {inputs}) -> (Tensor, Tensor, Tensor, Tensor)",
-         _run_backward, _fake_backward),
-    ]  # fmt: skip
-    for schema, run, fake in operators:
-        name = schema.split("(")[0]
-        library.define(schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
-        library.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-        torch.library.register_fake(f"dnasm::{name}", fake, lib=library)
-    torch.library.register_autograd("dnasm::vandermonde", _gradient, setup_context=_remember, lib=library)
-    return library
-
-
-_library = _register()
+_INPUTS = "Tensor real, Tensor imag, Tensor decay, Tensor angle, SymInt length, ScalarType dtype"
+_library = register(
+    Operator(f"vandermonde({_INPUTS}) -> Tensor", _run, _fake, _gradient, _remember),
+    Operator(
+        f"vandermonde_backward(Tensor dk, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)", _run_backward, _fake_backward
+    ),
+)
