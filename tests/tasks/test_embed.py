@@ -205,6 +205,24 @@ def _read(path: Path) -> tuple[np.ndarray, list[str], str]:
     return np.asarray(data.X), data.obs["id"].tolist(), str(data.uns["model_hash"])
 
 
+def _facts(path: Path) -> tuple[dict[str, list[object]], dict[str, str]]:
+    """What each row of a file is of, and how the vectors were made."""
+    if path.suffix == ".npz":
+        with np.load(path) as held:
+            one = {name: str(held[name]) for name in held.files if held[name].ndim == 0}
+            return {name: held[name].tolist() for name in held.files if held[name].ndim == 1}, one
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path)
+        made = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        return {name: table[name].to_pylist() for name in table.column_names if name != "vector"}, made
+    import anndata
+
+    data = anndata.read_h5ad(path)
+    return {name: data.obs[name].tolist() for name in data.obs}, {name: str(data.uns[name]) for name in data.uns}
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".parquet", ".h5ad"])
 def test_the_command_writes_what_the_function_returns(
     genome: Genome, model_folder: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
@@ -215,6 +233,16 @@ def test_the_command_writes_what_the_function_returns(
     vectors, ids, digest = _read(tmp_path / f"out{suffix}")
     assert_array_equal(vectors, expected)
     assert (ids, digest) == (["a<b", "x", "x"], expected.model_hash)
+    columns, made = _facts(tmp_path / f"out{suffix}")
+    assert columns == {
+        "id": ["a<b", "x", "x"],
+        "chrom": ["c"] * 3,
+        "start": [0, 30, 0],
+        "end": [30, 90, 30],
+        "strand": ["+", "-", "+"],
+    }
+    assert made == expected.provenance
+    assert (made["layer"], made["pool"], made["strands"]) == ("ln_f", "mean", "forward")
     assert "1 of them on strand -" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"r.bed", f"out{suffix}", f"out{suffix}.run.json"}
 
