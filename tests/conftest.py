@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import Distribution, PathDistribution, distribution
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 settings.register_profile("dnasm", deadline=None)  # a busy machine is no failure
 settings.load_profile("dnasm")
@@ -46,6 +49,8 @@ class Installation:
     """dnasm as a user has it: a wheel in an environment of its own, outside the checkout."""
 
     bin: Path
+    cache: Path
+    """Of compiled kernels; shared, so that they are compiled once."""
 
     def run(self, command: str, folder: Path, *, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a shell script there, in `folder`, with nothing of the checkout in reach."""
@@ -54,8 +59,8 @@ class Installation:
         }
         environment |= {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
-            "DNASM_CACHE": str(folder / ".cache"),
-            "OMP_NUM_THREADS": "2",
+            "DNASM_CACHE": str(self.cache),
+            "OMP_NUM_THREADS": "1",  # two tests run side by side on two cores
         }
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
@@ -69,6 +74,11 @@ class Installation:
 
 
 def _install_wheel(folder: Path) -> None:
+    """Build the wheel, and install it beside links to what it declares, directly or not, and to nothing else.
+
+    The packages are those that `constraints.txt` pins and `make setup` has installed: to install them once more would
+    take minutes and give the same files.
+    """
     python = [sys.executable, "-m"]
     subprocess.run(
         [*python, "build", "--wheel", "--no-isolation", "--outdir", folder / "dist", ROOT],
@@ -76,15 +86,48 @@ def _install_wheel(folder: Path) -> None:
         capture_output=True,
     )
     (wheel,) = (folder / "dist").glob("dnasm-*.whl")
-    subprocess.run([*python, "venv", folder / "venv"], check=True)
-    constraints = ["--constraint", str(ROOT / "constraints.txt")]
-    pip = [folder / "venv/bin/python", "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, *constraints, wheel], check=True, capture_output=True)
+    venv = folder / "venv"
+    subprocess.run([*python, "venv", "--without-pip", venv], check=True)
+    pip = [*python, "pip", "--python", venv / "bin/python", "install", "--quiet", "--no-deps", wheel]
+    subprocess.run(pip, check=True, capture_output=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (declared,) = site.glob("dnasm-*.dist-info")
+    for package in _closure(PathDistribution(declared)):
+        _link(package, site, venv / "bin")
+
+
+def _closure(package: Distribution) -> list[Distribution]:
+    """Find the installed packages that one declares, directly or not, without extras that nobody asks for."""
+    found: dict[str, Distribution] = {}
+    asked: set[tuple[str, str]] = set()
+    todo = [(package, "")]
+    while todo:
+        current, extra = todo.pop()
+        for requirement in map(Requirement, current.requires or ()):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                name = canonicalize_name(requirement.name)
+                found[name] = distribution(name)
+                wanted = {(name, more) for more in ("", *requirement.extras)} - asked
+                asked |= wanted
+                todo += [(found[name], more) for _, more in wanted]
+    return list(found.values())
+
+
+def _link(package: Distribution, site: Path, commands: Path) -> None:
+    """Link a package's files into an environment, and its programs that are no scripts of this one's Python."""
+    files = package.files or []
+    for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
+        if not (site / top).exists():
+            (site / top).symlink_to(Path(str(package.locate_file(top))))
+    for file in files:
+        program = Path(str(file.locate())).resolve()
+        if file.parts[0] == ".." and program.parent.name == "bin" and program.read_bytes()[:2] != b"#!":
+            (commands / program.name).symlink_to(program)
 
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Installation:
-    """The wheel of this checkout, installed with all it declares; made once, also for several test processes."""
+    """The wheel of this checkout, with all it declares and no more; made once, also for several test processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "installed"
     with FileLock(f"{folder}.lock"):
@@ -92,4 +135,4 @@ def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Insta
             folder.mkdir(exist_ok=True)
             _install_wheel(folder)
             (folder / "done").touch()
-    return Installation(folder / "venv/bin")
+    return Installation(folder / "venv/bin", folder / "cache")

@@ -18,6 +18,12 @@ assert "torch" not in sys.modules
 for name in ("csrc", "configs/demo.yaml", "data/README.md", "presets.yaml"):
     assert resource(name).exists(), name
 print(dnasm.__file__)
+for extra in ("pyarrow", "anndata", "zarr", "pyBigWig", "hypothesis", "pytest"):
+    try:
+        __import__(extra)
+    except ImportError:
+        continue
+    sys.exit(f"{extra} is there, which the wheel does not declare")
 PY
     dnasm doctor
     shipped=$(python -c 'from dnasm.resources import resource; print(resource("data"))')
@@ -28,7 +34,7 @@ PY
     dnasm pretrain --config dnasm:configs/demo.yaml --out run --trainer.max-steps 3 --trainer.max-minutes null \\
         --trainer.validate-every 3 --data.validation-windows 4 --trainer.require-below-markov false
     dnasm score --model run/model --genome human.fa --variants dnasm:data/human_chr20_sample.vcf.gz \\
-        --out all.tsv --window 256
+        --out all.tsv --window 64
     """
     outcome = installed.run(script, tmp_path)
     assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
