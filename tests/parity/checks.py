@@ -107,11 +107,12 @@ def assert_right(run: Runner, case: Case, internal: float = FLOAT32, of_filter: 
     """Every output of a run, row by row, against float64: `internal`, and what rounding the row to its dtype costs.
 
     `of_filter` is what the gradients of the filter and the skip, sums that no 16-bit rounding hides, may err instead.
+    The float64 side is computed where an `Engine` runs.
 
     A row of few samples may cancel to next to nothing, so that its error is measured against the row's scale: at least
     the mean row of the same output.
     """
-    expected, found = exact(case), run(case)
+    expected, found = {n: t.cpu() for n, t in exact(case.to(getattr(run, "device", "cpu"))).items()}, run(case)
     assert found.keys() == expected.keys()
     for name, right in expected.items():
         actual = found[name]

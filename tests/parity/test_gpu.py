@@ -90,6 +90,36 @@ def test_past_one_block(length: int, bidirectional: bool) -> None:
     assert_right(KERNELS, case, INTERNAL, FILTER)
 
 
+@pytest.mark.parametrize("length", [(1 << 24) - 3, 1 << 24])
+def test_sixteen_million_positions(length: int) -> None:
+    case = noise(1, 1, length, length, gates="i" if length % 2 else "", dtype=torch.bfloat16)
+    assert_right(KERNELS, case, INTERNAL, FILTER)
+
+
+@pytest.mark.parametrize(("batch", "channels", "length"), [(2049, 1024, 1024), (8193, 2, 131_072)])
+def test_more_than_2_to_the_31_elements(batch: int, channels: int, length: int) -> None:
+    """Only the first and the last row of the batch hold anything: what lands elsewhere, or comes from there, shows."""
+    ends = [0, batch - 1]
+
+    def among_zeros(case: Case) -> dict[str, torch.Tensor]:
+        def spread(rows: torch.Tensor) -> torch.Tensor:
+            whole = torch.zeros(batch, channels, length, dtype=rows.dtype, device="cuda")
+            assert whole.numel() > 2**31
+            whole[ends] = rows.cuda()
+            return whole
+
+        case = replace(case, u=spread(case.u), dy=spread(case.dy))
+        leaves = {name: value.cuda().requires_grad_() for name, value in case.operands().items()}
+        y = fftconv(**leaves, backend="cuda")
+        found = {"y": y.detach(), **dict(zip(leaves, torch.autograd.grad(y, [*leaves.values()], case.dy), strict=True))}
+        for name in ("y", "u"):
+            assert not found[name][1:-1].any()
+            found[name] = found[name][ends]
+        return {name: value.cpu() for name, value in found.items()}
+
+    assert_right(among_zeros, noise(2, channels, length, length, gates="", dtype=torch.bfloat16), INTERNAL, FILTER)
+
+
 def test_packed_sequences_do_not_see_each_other() -> None:
     bounds = [0, 1, 1, 8, 300, 301, 812, 1000]
     assert_right(KERNELS, noise(2, 3, 1000, 400, bounds=bounds, dtype=torch.bfloat16), INTERNAL, FILTER)
@@ -153,7 +183,7 @@ def test_lengths_past_the_kernels_raise_by_name_and_fall_back_on_auto() -> None:
         fftconv(u, k, backend="cuda")
     with record_calls() as calls:
         fftconv(u, k)
-    assert (calls[0].backend, calls[0].body) == ("cuda", "torch")
+    assert (calls[0].backend, calls[0].body) == ("reference", "torch")
 
 
 def test_views_and_spectra() -> None:
