@@ -109,9 +109,9 @@ class HyenaFilter(nn.Module):
         """
         with without_autocast(self.bias.device):
             h = self.implicit_filter[:-1](self.pos_emb.z[0, :length])
-            k = (
-                self.implicit_filter[-1].weight @ h.T
-            )  # as the convolution reads it: turned afterwards, it would be slow
+            last = self.implicit_filter[-1]
+            # As the convolution reads it: turned afterwards, it would be slow. An adapter in its place is called.
+            k = last.weight @ h.T if isinstance(last, nn.Linear) else last(h).T
             if self.sides > 1:
                 k = rearrange(k, "(sides d) l -> d sides l", sides=self.sides)
             return self.modulation(self.pos_emb.t[0, :length, 0], k)

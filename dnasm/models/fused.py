@@ -79,8 +79,11 @@ def plain(module: nn.Module) -> bool:
     return type(module) in (nn.Linear, nn.LayerNorm, nn.RMSNorm) and not listeners
 
 
-def reads_only(x: Tensor, *layers: nn.Linear) -> bool:
-    """Whether 16-bit products on a GPU may take a form of their own: no gradient, no autocast, plain layers."""
+def reads_only(x: Tensor, *layers: nn.Module) -> bool:
+    """Whether 16-bit products on a GPU may take a form of their own: no gradient, no autocast, plain layers.
+
+    Others' tools put layers of their own in place of linear ones, as PEFT does: those are called as they are.
+    """
     if not x.is_cuda or x.dtype not in _SHORT or torch.is_grad_enabled():
         return False
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cuda"):  # a compiler has forms of its own
@@ -88,9 +91,10 @@ def reads_only(x: Tensor, *layers: nn.Linear) -> bool:
     return all(plain(layer) and layer.weight.dtype == x.dtype and layer.bias is not None for layer in layers)
 
 
-def linear_gelu(linear: nn.Linear, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
+def linear_gelu(linear: nn.Module, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
     """Return `gelu(linear(x))`, tanh form; on a GPU that only reads, as the end of the product itself."""
     if reads_only(x, linear):  # torch's tanh form on CUDA
+        assert isinstance(linear, nn.Linear)
         rows = x.reshape(-1, x.shape[-1])
         return torch._addmm_activation(linear.bias, rows, linear.weight.T, use_gelu=True).view(*x.shape[:-1], -1)
     return gelu(linear(x), approximate="tanh")
@@ -119,8 +123,9 @@ def _everywhere(bias: Tensor, shape: tuple[int, ...]) -> Tensor:
     return laid.copy_(words).view(bias.dtype)
 
 
-def joined(*layers: nn.Linear) -> tuple[Tensor, Tensor] | None:
+def joined(*layers: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Weights and biases of several plain layers one above the other, so that one product computes all; else None."""
-    if not all(plain(layer) for layer in layers):
+    own = [layer for layer in layers if isinstance(layer, nn.Linear) and plain(layer)]
+    if len(own) < len(layers):
         return None
-    return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    return torch.cat([layer.weight for layer in own]), torch.cat([layer.bias for layer in own])

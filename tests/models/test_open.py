@@ -41,6 +41,30 @@ def test_compiled_to_machine_code_it_gives_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_every_linear_layer_may_be_an_adapter(
+    configs: dict[str, ModelConfig], make_model: Maker, tokens: Tensor, name: str
+) -> None:
+    """Projections too, in forward and from a state: nothing reads a layer's weight past its adapter."""
+    peft = pytest.importorskip("peft")
+    model = make_model(configs[name])
+    before = model(tokens)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules="all-linear"))
+    count = sum("lora_B" in key for key, _ in adapted.named_parameters())
+    assert count >= 2 * 3
+    torch.testing.assert_close(adapted(tokens), before)
+    for key, parameter in adapted.named_parameters():
+        if "lora_B" in key:
+            parameter.normal_(std=0.1)
+            assert (adapted(tokens) - before).abs().max() > 1e-4, key
+            whole, state = adapted(tokens), model.start(3, 130)
+            pieces = [model.extend(tokens[:, :100], state)]
+            pieces += [model.extend(tokens[:, i : i + 1], state) for i in range(100, 104)]
+            torch.testing.assert_close(torch.cat(pieces, 1), whole[:, :104], atol=5e-5, rtol=1e-4)
+            parameter.zero_()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_lora_trains_adapters_alone(
     configs: dict[str, ModelConfig], make_model: Maker, tokens: Tensor, name: str
 ) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from dnasm.models.fused import linear_of_turned, reads_only
 
 
-def from_channels(linear: nn.Linear, y: Float[Tensor, "b d l"]) -> Float[Tensor, "b l e"]:
+def from_channels(linear: nn.Module, y: Float[Tensor, "b d l"]) -> Float[Tensor, "b l e"]:
     """Apply a linear layer at each position.
 
     Where a GPU only reads, in products that turn it. Else as one matrix whose columns are positions: a row of it moves
@@ -16,6 +16,7 @@ def from_channels(linear: nn.Linear, y: Float[Tensor, "b d l"]) -> Float[Tensor,
     a GPU.
     """
     if reads_only(y, linear):
+        assert isinstance(linear, nn.Linear)
         return linear_of_turned(linear, y)
     columns = rearrange(y, "b d l -> d (b l)")
     return rearrange(linear(columns.t()), "(b l) e -> b l e", b=y.shape[0], l=y.shape[2])
