@@ -240,6 +240,9 @@ class ScoreConfig(CommonConfig):
     """How the two windows are compared; the columns are named after it."""
     layer: int = -1
     """embedding_distance: block after which hidden states are read, from 0; -1: after the final norm."""
+    left_align: bool = False
+    """Move insertions and deletions as far towards a contig's first base as their bases allow before they are scored:
+    each spelling of one change then has one score. Rows stay as they came."""
     check_ref: Literal["error", "warn", "skip"] = "error"
     """A REF that is not what the genome holds: stop at the first, name it on standard error, or only count it."""
     batch_size: int | Literal["auto"] = "auto"

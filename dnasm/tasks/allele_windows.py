@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dnasm import vocabulary
-from dnasm.vocabulary import Tokens
+from dnasm.vocabulary import Tokens, decode, encode
 
+_READ_BEFORE = 1024  # bases of the contig at a time, where a change moves through a repeat
 _LEAST_BLOCK = 64  # bases between two cuts: each costs the reading of what lies before it
 
 ReadBases = Callable[[int, int], Tokens]
@@ -73,6 +74,30 @@ def find_change(start: int, ref: str, alt: str) -> Change:
     tail = _common_prefix(ref[::-1], alt[::-1])
     left, right = min(head, shorter - tail), min(tail, shorter - head)
     return Change(start + left, start + len(ref) - right, vocabulary.encode(alt[left : len(alt) - right]))
+
+
+def left_align(change: Change, read: ReadBases) -> Change:
+    """Move an insertion or deletion as far towards the contig's first base as it can be written; leave others alone.
+
+    What is inserted or deleted turns like a wheel as it moves, so the contig with the change in it stays the same.
+
+    >>> left_align(Change(3, 4, encode("")), lambda start, end: encode("CAAAT"[start:end])).start
+    1
+    """
+    ref, alt, start = decode(read(change.start, change.end)), decode(change.alternate), change.start
+    tail = _common_prefix(ref[::-1], alt[::-1])
+    ref, alt = ref[: len(ref) - tail], alt[: len(alt) - tail]
+    head = _common_prefix(ref, alt)
+    ref, alt, start = ref[head:], alt[head:], start + head
+    if ref and alt:
+        return change
+    wheel, before = ref or alt, ""
+    while start > 0:
+        before = before or decode(read(max(0, start - _READ_BEFORE), start))
+        if before[-1] == "N" or before[-1] != wheel[-1]:
+            break
+        wheel, before, start = wheel[-1] + wheel[:-1], before[:-1], start - 1
+    return Change(start, start + len(wheel), encode("")) if ref else Change(start, start, encode(wheel))
 
 
 def _common_prefix(a: str, b: str) -> int:

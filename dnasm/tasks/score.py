@@ -42,6 +42,7 @@ def score_variants(
     batch_size: BatchSize = "auto",
     method: Method = "llr",
     layer: int = -1,
+    left_align: bool = False,
 ) -> ScoreTable:
     """Compare the likelihood of each ALT with that of REF.
 
@@ -63,6 +64,7 @@ def score_variants(
         method: How the windows are compared: `llr` and `llr_mean` (a base), `next_base_divergence` for causal models,
             `masked_llr` and `pseudo_likelihood` for those that were trained on masked bases, `embedding_distance`.
         layer: Block after which `embedding_distance` reads hidden states, from 0; -1: after the final norm.
+        left_align: Move insertions and deletions as far left as they can be written before they are scored.
 
     Returns:
         One row for each ALT in input order, none left out; `status` says which have no score, `reason` why.
@@ -84,6 +86,7 @@ def score_variants(
         batch_size=batch_size,
         method=method,
         layer=layer,
+        left_align=left_align,
     )
     table = ScoreTable.concatenate(scorer.score(read_alleles(variants)))
     require_known_contigs(table.counts(), opened)
@@ -171,6 +174,7 @@ def _make_scorer(config: ScoreConfig, dtype: str, check_ref: CheckRef, *, quiet:
         batch_size=config.batch_size,
         method=config.method,
         layer=config.layer,
+        left_align=config.left_align,
         quiet=quiet,
     )
 

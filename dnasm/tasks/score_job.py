@@ -133,7 +133,7 @@ class ScoreJob:
         config = self._config
         return (
             f"dnasm score --model {config.model} --window {self._scorer.window} --grid {config.grid} "
-            f"--strands {config.strands} --method {config.method}"
+            f"--strands {config.strands} --method {config.method}{' --left-align true' if config.left_align else ''}"
         )
 
     def _say(self, text: str) -> None:

@@ -11,7 +11,14 @@ from torch import nn
 
 from dnasm.errors import ConfigError
 from dnasm.genome import Genome
-from dnasm.tasks.allele_windows import WindowPair, cut_windows, cut_windows_reverse, find_change, room
+from dnasm.tasks.allele_windows import (
+    WindowPair,
+    cut_windows,
+    cut_windows_reverse,
+    find_change,
+    left_align,
+    room,
+)
 from dnasm.tasks.forward_batches import BatchRunner, BatchSize, check_choice
 from dnasm.tasks.prefetch import prefetch
 from dnasm.tasks.score_methods import Measurer, Method, Pair, unfit
@@ -51,6 +58,7 @@ class VariantScorer:
         batch_size: BatchSize = "auto",
         method: Method = "llr",
         layer: int = -1,
+        left_align: bool = False,
         quiet: bool = False,
     ) -> None:
         check_choice("strands", strands, get_args(Strands))
@@ -62,6 +70,7 @@ class VariantScorer:
         if not 1 <= grid <= max(1, self.window // 4):
             raise ConfigError(f"grid is {grid}; it must be from 1 to a quarter of the window of {self.window} bases")
         self._grid = grid
+        self._left_align = left_align
         self.checker = VariantChecker(genome, check_ref, quiet=quiet)
         self.genome = genome
         cut = {"forward": cut_windows, "reverse": cut_windows_reverse}
@@ -120,7 +129,10 @@ class VariantScorer:
         if verdict.status != "ok":
             return verdict, {}
         length = self.genome.contigs[verdict.contig]
+        read = partial(self.genome.tokens, verdict.contig)
         change = find_change(allele.pos - 1, allele.ref.upper(), allele.alt.upper())
+        if self._left_align:
+            change = left_align(change, read)
         longer = max(change.end - change.start, len(change.alternate))
         spaces = [room(c, length, self.window, self._grid) for c in (change, change.mirrored(length))]
         if length < 2 or longer > min(spaces):
@@ -131,7 +143,6 @@ class VariantScorer:
         reason = unfit(self._method, change.end - change.start, len(change.alternate))
         if reason:
             return Verdict("unsupported", reason, True), {}
-        read = partial(self.genome.tokens, verdict.contig)
         windows = {strand: cut(read, length, change, self.window, self._grid) for strand, cut in self._cut.items()}
         blind = [strand for strand, pair in windows.items() if pair.first == 0]
         if blind:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnasm.tasks.allele_windows import cut_windows, cut_windows_reverse, find_change, place_window, room
+from dnasm.tasks.allele_windows import cut_windows, cut_windows_reverse, find_change, left_align, place_window, room
 from dnasm.vocabulary import Tokens, decode, encode, reverse_complement
 
 CONTIG = "ACGGTTCAGATCCATTGACCGTAAGCTTGCATCGATTACAGGCT"
@@ -133,3 +133,44 @@ def test_the_alternate_window_is_cut_from_the_edited_contig(start: int, size: in
     assert decode(pair.reference) == CONTIG[left : left + length]
     assert decode(pair.alternate) == edited[left : left + length]
     assert np.array_equal(pair.reference[: pair.first], pair.alternate[: pair.first])
+
+
+@given(st.text("AC", min_size=2, max_size=14), st.data())
+def test_every_spelling_of_an_indel_moves_to_the_leftmost_place(letters: str, data: st.DataObject) -> None:
+    """The definition, by trying: of all places where it gives the same contig, the first."""
+
+    def read(start: int, end: int) -> Tokens:
+        return encode(letters[start:end])
+
+    start = data.draw(st.integers(0, len(letters) - 1))
+    ref = letters[start : data.draw(st.integers(start + 1, len(letters)))]
+    alt = data.draw(st.one_of(st.text("AC", min_size=1, max_size=5), st.just(ref[0])))
+    if len(ref) == len(alt):
+        return
+    edited = letters[:start] + alt + letters[start + len(ref) :]
+    moved = left_align(find_change(start, ref, alt), read)
+    assert letters[: moved.start] + decode(moved.alternate) + letters[moved.end :] == edited
+    size = len(alt) - len(ref)
+    places = [
+        place
+        for place in range(len(letters) + 1)
+        if letters[:place] == edited[:place] and letters[place + max(0, -size) :] == edited[place + max(0, size) :]
+    ]
+    if places:  # or it is no plain insertion or deletion, and stays
+        assert moved.start == places[0]
+        assert (moved.end - moved.start, len(moved.alternate)) == (max(0, -size), max(0, size))
+    else:
+        same = find_change(start, ref, alt)
+        assert (moved.start, moved.end, decode(moved.alternate)) == (same.start, same.end, decode(same.alternate))
+
+
+def test_a_long_repeat_is_walked_through_and_n_is_not() -> None:
+    letters = "G" + "N" + "CA" * 3000 + "T"
+
+    def read(start: int, end: int) -> Tokens:
+        return encode(letters[start:end])
+
+    moved = left_align(find_change(5000, "CAC", "C"), read)
+    assert (moved.start, moved.end) == (2, 4)
+    substitution = find_change(5000, "CA", "TG")
+    assert left_align(substitution, read) is substitution

@@ -130,6 +130,18 @@ def test_sharing_beginnings_changes_no_score(genome: Genome, family: str, monkey
                 assert abs(alternate - reference - value) < 1e-4
 
 
+def test_left_aligned_spellings_of_one_change_have_one_score(tmp_path: Path) -> None:
+    letters = random_sequence(200) + "CAGCAGCAGCAG" + random_sequence(200, 1)
+    genome = Genome(write_fasta(tmp_path / "g.fa", c=letters))
+    spellings = [f"c:{pos}:{letters[pos - 1 : pos + 3]}:{letters[pos - 1]}" for pos in range(201, 210)]
+    spellings.append(f"c:200:{letters[199:212]}:{letters[199:209]}")
+    apart = score_variants(small_model(), spellings, genome, window=64)
+    one = score_variants(small_model(), spellings, genome, window=64, left_align=True)
+    assert len(set(apart.llr)) > 1
+    assert len(set(one.llr)) == len(set(one.llr_reverse)) == 1
+    assert one.pos.tolist() == apart.pos.tolist()  # rows stay as they came
+
+
 def test_a_grid_shares_reference_windows(genome: Genome) -> None:
     variants = [f"c:{pos}:{SEQUENCE[pos - 1]}:{'A' if SEQUENCE[pos - 1] != 'A' else 'C'}" for pos in range(401, 417)]
     calls = []
