@@ -55,8 +55,7 @@ def score_variants(
         variants: A VCF, VCF.gz, BCF or table file, `chr17:43045705:T:C`, or an iterable of such texts and `Variant`s.
         genome: What the coordinates speak of; contig names match with and without `chr`.
         window: Bases in a window; None: what the model was built for, at most 8192.
-        grid: Windows begin at multiples of it: 1 puts each variant at its window's middle, 64 lets neighbours share
-            windows, which are then read once.
+        grid: Windows begin at multiples of it: 1 puts each variant at its window's middle, 64 lets neighbours share.
         strands: Which strand's ratio fills the column `llr`; `mean` computes both.
         check_ref: What to do with a REF that the genome does not hold: `error` stops at the first, `warn` names it on
             standard error, `skip` only counts it; both leave the row without a score.
