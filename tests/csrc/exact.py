@@ -71,6 +71,22 @@ def run(
     return y, gradients
 
 
+def assert_order_changes_no_bit(kernels: Kernels, case: Case, dy: Tensor, alone: int) -> None:
+    """Neither the order of threads nor, for row `alone`, the rest of the batch."""
+    kernels.seed(1)
+    y, first = run(kernels, case, dy)
+    kernels.seed(2)
+    again, second = run(kernels, case, dy)
+    assert first is not None
+    assert second is not None
+    assert torch.equal(y, again)
+    assert torch.equal(first.dk, second.dk)
+    assert torch.equal(first.dskip, second.dskip)
+    here = slice(alone, alone + 1)
+    gates = (None if gate is None else gate[here] for gate in (case.in_gate, case.out_gate))
+    assert torch.equal(run(kernels, Case(case.u[here], case.k, *gates, case.skip))[0], y[here])
+
+
 def row_errors(actual: Tensor, wanted: Tensor) -> Tensor:
     """Relative L2 error of each row; zeros for zeros, NaN for NaN."""
     off, size = (actual.double() - wanted).norm(dim=-1), wanted.norm(dim=-1)

@@ -21,9 +21,8 @@ char* room(size_t bytes) {  // zeros
 
 bool run(uint64_t seed) {
   host::emulator.random = seed;
-  const Rows rows[8] = {{room(2 * kAll), kLength, kAll}, {room(2 * kAll), kLength, kAll}, {room(2 * kAll), kLength, kAll},
-                        {room(2 * kAll), kLength, kAll}, {room(2 * kAll), kLength, kAll}, {room(2 * kAll), kLength, kAll},
-                        {room(2 * kAll), kLength, kAll}, {room(2 * kAll), kLength, kAll}};
+  Rows rows[8];
+  for (Rows& each : rows) each = {room(2 * kAll), kLength, kAll};
   Params p{};
   p.batch = kBatch, p.channels = 1, p.length = kLength, p.dtype = kBfloat16;
   p.u = rows[0], p.in_gate = rows[1], p.out_gate = rows[2], p.y = rows[3];
@@ -38,6 +37,8 @@ bool run(uint64_t seed) {
   const OuterWork of_x{level, tables + P::Rows::kFirst * 32, tables + P::Rows::kRows * 32, 0, x};
   OuterWork of_g = of_x;
   of_g.scratch = g;
+  const Level above = make_level(16 * kLength, 16);  // as if the sequence were one row of it
+  const MiddleWork middle{of_x, above, x.exponents, above.tile_shift + 4};
   const InnerWork inner{layout, level, 1, 1, true, 12, 0, x};
   float* partial = reinterpret_cast<float*>(room(16 * P::kLength));
   float* skip_sums = reinterpret_cast<float*>(room(64));
@@ -48,6 +49,8 @@ bool run(uint64_t seed) {
   const char* text = launch(long_table_kernel<P>, {(P::Rows::kRows + level.table_rows() + 3) / 4, 128, 0, nullptr}, p, level);
   if (!text) text = launch(outer_forward_kernel<kBfloat16, true, true>, outside, p, of_x, p.u, p.in_gate);
   if (!text) text = launch(outer_forward_kernel<kBfloat16, true, true>, outside, p, of_g, p.dy, p.out_gate);
+  if (!text) text = launch(middle_forward_kernel<OuterPlan::kThreads>, outside, middle);
+  if (!text) text = launch(middle_inverse_kernel<OuterPlan::kThreads>, outside, middle);
   if (!text) text = launch(inner_forward_kernel<P>, {kBatch, P::kThreads, shared, nullptr}, p, inner);
   if (!text) text = launch(inner_backward_kernel<P>, {1, P::kThreads, shared + 12 * P::kLength, nullptr}, p, back);
   if (!text) text = launch(output_kernel<kBfloat16, true, true>, outside, p, on_x, p.out_gate, p.y);

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.csrc.exact import Case, exact, floor, largest_response, noise_case, row_errors, run
+from tests.csrc.exact import (
+    Case,
+    assert_order_changes_no_bit,
+    exact,
+    floor,
+    largest_response,
+    noise_case,
+    row_errors,
+    run,
+)
 from tests.csrc.kernels import KernelError
 from tests.csrc.short_kernels import DirectKernels, short_library
 from tests.csrc.test_one_block import BF16, assert_white, gradient_like, hard_inputs
@@ -121,19 +130,7 @@ def test_nan_and_inf_stay_within_the_filter_s_reach(kernels: DirectKernels, bad:
 def test_neither_the_batch_nor_the_thread_order_changes_a_bit(kernels: DirectKernels) -> None:
     case = noise_case(9, 2, 500, 100, BF16)
     case.u[3] *= 1e20
-    dy = gradient_like(case)
-    kernels.seed(1)
-    y, gradients = run(kernels, case, dy)
-    kernels.seed(2)
-    again, gradients_again = run(kernels, case, dy)
-    assert gradients is not None
-    assert gradients_again is not None
-    assert torch.equal(y, again)
-    assert torch.equal(gradients.dk, gradients_again.dk)
-    assert case.in_gate is not None
-    assert case.out_gate is not None
-    one = Case(case.u[4:5], case.k, case.in_gate[4:5], case.out_gate[4:5], case.skip)
-    assert torch.equal(run(kernels, one)[0], y[4:5])
+    assert_order_changes_no_bit(kernels, case, gradient_like(case), alone=4)
 
 
 @pytest.mark.parametrize("k_dtype", [torch.float64, BF16])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.csrc.exact import Case, exact, largest_response, noise_case, row_errors, run
+from tests.csrc.exact import Case, assert_order_changes_no_bit, exact, largest_response, noise_case, row_errors, run
 from tests.csrc.kernels import Kernels
 from tests.csrc.test_faults import THREAD
 from tests.csrc.test_one_block import BF16, assert_white, gradient_like, hard_inputs
@@ -87,22 +87,9 @@ def test_zeros_and_bad_rows_stay_where_they_are(kernels: Kernels) -> None:
     assert torch.equal(y[2], clean[2])
 
 
-def test_neither_groups_nor_the_thread_order_change_a_bit(kernels: Kernels, objects: Path) -> None:
+def test_neither_groups_nor_the_thread_order_change_a_bit(kernels: Kernels) -> None:
     case = noise_case(3, 1, 65536, 65536, BF16)
-    dy = gradient_like(case)
-    kernels.seed(1)
-    y, gradients = run(kernels, case, dy)
-    kernels.seed(2)
-    again, gradients_again = run(kernels, case, dy)
-    assert gradients is not None
-    assert gradients_again is not None
-    assert torch.equal(y, again)
-    assert torch.equal(gradients.dk, gradients_again.dk)
-    assert torch.equal(gradients.dskip, gradients_again.dskip)
-    assert case.in_gate is not None
-    assert case.out_gate is not None
-    one = Case(case.u[2:], case.k, case.in_gate[2:], case.out_gate[2:], case.skip)
-    assert torch.equal(run(kernels, one)[0], y[2:])
+    assert_order_changes_no_bit(kernels, case, gradient_like(case), alone=2)
 
 
 def races(objects: Path, root: Path = ROOT) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
-HOST_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-mavx2", "-mf16c", "-mfma", "-Wall", "-Wextra", "-Werror"]
+HOST_FLAGS = ["-std=c++17", "-O1", "-fPIC", "-mavx2", "-mf16c", "-mfma", "-Wall", "-Wextra", "-Werror"]
 HOST_FLAGS += ["-ftrivial-auto-var-init=pattern", "-DDNASM_HOST"]
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}
 
