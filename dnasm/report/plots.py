@@ -52,7 +52,9 @@ def plot_loss(train: Curve, validation: Curve, markov: Sequence[float], best: tu
         return to_svg(figure, "loss", "Loss of training and validation against steps")
 
 
-def plot_position_loss(start: Numbers, end: Numbers, bits: Numbers, targets: Numbers) -> str:
+def plot_position_loss(
+    start: Numbers, end: Numbers, bits: Numbers, targets: Numbers, *, label: str = "bases read before"
+) -> str:
     """Draw the validation loss against the place in the window, on a logarithmic axis.
 
     Args:
@@ -60,6 +62,7 @@ def plot_position_loss(start: Numbers, end: Numbers, bits: Numbers, targets: Num
         end: Its end, excluded.
         bits: Mean bits per base there.
         targets: Bases that the mean is over; rows are joined until there are enough for a steady mean.
+        label: What a place in the window says of a base.
     """
     edges, means = join_positions(start, end, bits, targets)
     with drawing() as (figure, axes):
@@ -67,7 +70,7 @@ def plot_position_loss(start: Numbers, end: Numbers, bits: Numbers, targets: Num
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         _limit(axes, means, most=1.0)
-        axes.set_xlabel("bases read before (logarithmic)")
+        axes.set_xlabel(f"{label} (logarithmic)")
         axes.set_ylabel(_BITS)
         return to_svg(figure, "position", "Validation loss by the place in the window")
 
@@ -117,7 +120,8 @@ def plot_score_distribution(groups: Mapping[str, Numbers], label: str, name: str
         axes.axvline(0, color=COLOURS["ink"], linewidth=0.8)
         axes.set_xlabel(label)
         axes.set_ylabel("alleles")
-        axes.legend(loc="upper left" if low < 0 else "upper right", fontsize=8)
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.legend(loc="best", fontsize=8)
         return to_svg(figure, name, "Distribution of variant scores")
 
 
@@ -136,7 +140,7 @@ def plot_strands(forward: Numbers, reverse: Numbers, unit: str, name: str = "str
         axes.axline((0, 0), slope=1, color=COLOURS["line"], linewidth=0.8)
         x, y = np.clip(forward, low, high), np.clip(reverse, low, high)
         if len(x) <= _POINTS_DRAWN:
-            axes.scatter(x, y, s=3.2, linewidths=0, alpha=0.45, color=COLOURS["accent"])
+            axes.scatter(x, y, s=12 if len(x) <= 200 else 3.2, linewidths=0, alpha=0.45, color=COLOURS["accent"])
         else:
             _draw_squares(axes, x, y, low, high)
         axes.set_xlim(low, high)

@@ -89,6 +89,18 @@ def test_a_run_is_shown_with_its_numbers(tmp_path: Path) -> None:
     assert "Keep in mind" not in page.text
 
 
+@pytest.mark.parametrize("setting", ["bidirectional", "equivariant"])
+def test_a_model_that_sees_both_sides_has_not_read_more_on_the_right(tmp_path: Path, setting: str) -> None:
+    run = _run_folder(tmp_path)
+    assert "Further right the model has read more" in _make(tmp_path, run).text
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["model"][setting] = True
+    (run / "run.json").write_text(json.dumps(record))
+    page = _make(tmp_path, run, force=True)
+    assert "Further right" not in page.text
+    assert "place in the window (logarithmic)" in page.text
+
+
 def test_a_page_reaches_for_nothing_outside_itself(tmp_path: Path) -> None:
     page = _make(tmp_path, _run_folder(tmp_path))
     names = {tag for tag, _ in page.tags}
