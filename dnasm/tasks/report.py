@@ -201,10 +201,8 @@ def _figures(made: Run) -> list[FigureBlock]:
         shown = "Further right the model has read more. A curve that falls says that it uses the longer context."
         model = made.record.get("config", {}).get("model", {})
         if isinstance(model, Mapping) and (model.get("bidirectional") or model.get("equivariant")):
-            label = "place in the window"
-            caption = (
-                "The model sees both sides of a masked base, so it has read the whole window wherever the base is."
-            )
+            of_place = "place in the window"
+            shown = "The model sees both sides of a masked base, so it has read the whole window wherever the base is."
         blocks.append(FigureBlock("Loss by place in the window", plot_position_loss(*columns, label=of_place), shown))
     return blocks
 
