@@ -26,7 +26,7 @@ _POLL = 0.2  # seconds between two looks for what other ranks have finished
 
 @dataclass(frozen=True)
 class Rank:
-    """One of several processes that share the work, as torchrun or SLURM started them."""
+    """One of several processes that share the work, as torchrun starts them."""
 
     number: int = 0
     count: int = 1
