@@ -164,12 +164,14 @@ def far(rows: list[Row]) -> str:
 
 
 def ceilings(rows: list[Row]) -> str:
-    """What the GPU reached that day."""
-    lines = (
-        [r["bench"], f"{r['copy_bytes_per_second'] / 1e12:.2f}", f"{r['matrix_product_flops'] / 1e12:.0f}"]
-        for r in rows
-    )
-    return table("run | copy, TB/s read and written | 8192^3 bfloat16 product, TFLOP/s", lines)
+    """What the GPU reached that day, lowest and highest of each bench's runs."""
+    lines = []
+    for bench in dict.fromkeys(r["bench"] for r in rows):
+        there = [r for r in rows if r["bench"] == bench]
+        copies = sorted(r["copy_bytes_per_second"] / 1e12 for r in there)
+        products = sorted(r["matrix_product_flops"] / 1e12 for r in there)
+        lines.append([bench, f"{copies[0]:.2f} to {copies[-1]:.2f}", f"{products[0]:.0f} to {products[-1]:.0f}"])
+    return table("bench | copy, TB/s read and written | 8192^3 bfloat16 product, TFLOP/s", lines)
 
 
 def sections(rows: list[Row]) -> Iterator[tuple[str, str]]:

@@ -221,7 +221,8 @@ def plot(found: list[Row], path: Path) -> None:
         axis.set(xscale="log", yscale="log", title=f"{'forward+backward' if backward else 'forward'}"
                  f"{', gated' if gated else ''}", xlabel="length", ylabel="ns per element")  # fmt: skip
         axis.grid(alpha=0.3)
-    axes[0, 0].legend()
+    handles, labels = max((axis.get_legend_handles_labels() for axis in axes.flat), key=lambda found: len(found[1]))
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
