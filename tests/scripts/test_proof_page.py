@@ -37,12 +37,10 @@ def _long() -> Iterator[str]:
 def _plain_hyena() -> Iterator[str]:
     found = {(row["model"], row["part"], row["mode"]): row for row in _rows("cpu-models.jsonl") if row["threads"] == 2}
     for model, part in dict.fromkeys(key[:2] for key in found):
-        rows = [found.get((model, part, mode)) for mode in ("inference", "training")]
-        ratios = [r and f"{r['ratio']:.1f} ({r['ratio_lowest']:.1f} to {r['ratio_highest']:.1f})" for r in rows]
-        sizes = [r and f"{r['ours_peak_bytes'] / 1e6:.0f} against {r['theirs_peak_bytes'] / 1e6:.0f} MB" for r in rows]
-        cells = " | ".join(ratio or "not timed" for ratio in ratios)
-        batch = next(r["batch"] for r in rows if r)
-        yield f"| `{model}`, batch {batch} | {cells} | {', '.join(size or 'not measured' for size in sizes)} |"
+        rows = [found[model, part, mode] for mode in ("inference", "training")]
+        ratios = (f"{r['ratio']:.1f} ({r['ratio_lowest']:.1f} to {r['ratio_highest']:.1f})" for r in rows)
+        sizes = (f"{r['ours_peak_bytes'] / 1e6:.0f} against {r['theirs_peak_bytes'] / 1e6:.0f} MB" for r in rows)
+        yield f"| `{model}`, batch {rows[0]['batch']} | {' | '.join(ratios)} | {', '.join(sizes)} |"
 
 
 def _synthetic() -> Iterator[str]:
