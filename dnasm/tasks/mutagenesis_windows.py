@@ -33,9 +33,7 @@ class Mutagenizer:
         deletions: bool = True,
         gradient: bool = True,
         batch_size: BatchSize = "auto",
-        done: Callable[[int], None] = lambda changes: None,
     ) -> None:
-        """Take a model and what is wanted of it; `done` is told how many more changes of a strand are scored."""
         check_vocabulary(model)
         check_choice("strands", strands, ("forward", "reverse", "mean"))
         self.model = model
@@ -44,7 +42,8 @@ class Mutagenizer:
         self.runner = BatchRunner(model, batch_size, pad=True)
         self._strands = ("forward", "reverse") if strands == "mean" else (strands,)
         self._deletions, self._gradient = deletions and not self.masked, gradient
-        self.done = done
+        self.done: Callable[[int], None] = lambda changes: None
+        """Told how many more changes of a strand are scored."""
 
     def changes(self, tokens: Tokens) -> int:
         """Count the changes that bases take, those of both strands if both are asked for."""
