@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dnasm.models.backbone import MLP, Block, LanguageModel
+from dnasm.models.fused import plain
 from dnasm.models.likelihood import is_base, target_log_probs
 from dnasm.models.mixers import H3, Hyena
 from dnasm.models.row_threads import each_row
@@ -59,11 +60,19 @@ def prefix_reader(model: nn.Module) -> PrefixReader | None:
     if not isinstance(model, LanguageModel) or not model.config.causal:
         return None
     blocks = [cast(Block, block) for block in model.backbone.layers]
-    if all(isinstance(block.mixer, Hyena) and isinstance(block.mlp, MLP) for block in blocks):
+    if all(_reads_as_made(block) for block in blocks):
         return HyenaReader(model) if model.backbone.ln_f.weight.dtype == torch.float32 else None
     if any(isinstance(block.mixer, H3 | Hyena) for block in blocks):
         return None  # these go on from a state more slowly than they read a whole window by transforms
     return StateReader(model)
+
+
+def _reads_as_made(block: Block) -> bool:
+    """Whether a Hyena block's weights say all that it does: no adapter stands in a layer's place, nobody listens."""
+    mixer, mlp = block.mixer, block.mlp
+    if not isinstance(mixer, Hyena) or not isinstance(mlp, MLP):
+        return False
+    return all(plain(layer) for layer in (mixer.in_proj, mixer.short_filter, mixer.out_proj, mlp.fc1, mlp.fc2))
 
 
 class StateReader:

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from dnasm.config import ModelConfig
 from dnasm.models import LanguageModel
+from dnasm.models.suffixes import HyenaReader, prefix_reader
 
 Maker = Callable[[ModelConfig], LanguageModel]
 FAMILIES = ["hyena", "h3", "rotary", "multihybrid", "modal", "cnn"]
@@ -62,6 +65,44 @@ def test_every_linear_layer_may_be_an_adapter(
             pieces += [model.extend(tokens[:, i : i + 1], state) for i in range(100, 104)]
             torch.testing.assert_close(torch.cat(pieces, 1), whole[:, :104], atol=5e-5, rtol=1e-4)
             parameter.zero_()
+
+
+@pytest.mark.parametrize("kind", ["LoraConfig", "LoHaConfig"])
+@pytest.mark.parametrize("name", ["hyena", "multihybrid", "modal", "both sides"])
+@torch.no_grad()
+def test_the_short_convolution_may_be_an_adapter(
+    configs: dict[str, ModelConfig], make_model: Maker, tokens: Tensor, name: str, kind: str
+) -> None:
+    peft = pytest.importorskip("peft")
+    both = name == "both sides"
+    config = replace(configs["hyena"], bidirectional=True) if both else configs[name]
+    model = make_model(config)
+    before = model(tokens)
+    rank = 3 * config.d_model if kind == "LoraConfig" else 2  # a multiple of the groups
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # merging is not supported
+        adapted = peft.get_peft_model(model, getattr(peft, kind)(r=rank, target_modules=["short_filter"]))
+    torch.testing.assert_close(adapted(tokens), before, atol=5e-5, rtol=1e-4)
+    for key, parameter in adapted.named_parameters():
+        if "lora_B" in key or "hada_w" in key:
+            parameter.normal_(std=0.3)
+    whole = adapted(tokens)
+    assert (whole - before).abs().max() > 1e-3
+    if not both:
+        state = model.start(3, 130)
+        pieces = [model.extend(tokens[:, :100], state)]
+        pieces += [model.extend(tokens[:, i : i + 1], state) for i in range(100, 104)]
+        torch.testing.assert_close(torch.cat(pieces, 1), whole[:, :104], atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["in_proj", "short_filter", "out_proj", "fc1", "fc2"])
+def test_scoring_goes_past_no_adapter(configs: dict[str, ModelConfig], make_model: Maker, layer: str) -> None:
+    """The reader that reads weights itself is not taken where a layer is somebody else's."""
+    peft = pytest.importorskip("peft")
+    model = make_model(configs["hyena"])
+    assert isinstance(prefix_reader(model), HyenaReader)
+    peft.get_peft_model(model, peft.LoHaConfig(r=2, target_modules=[layer]))
+    assert prefix_reader(model) is None
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -6,12 +6,14 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dnasm.config import ModelConfig
 from dnasm.models.filters import ExplicitFilter, HyenaFilter, ModalFilter
+from dnasm.models.fused import plain
 from dnasm.models.mixers.projection import from_channels
 from dnasm.models.state import MixerState
-from dnasm.ops import hyena_operator, short_conv
+from dnasm.ops import fftconv, hyena_operator, short_conv
 
 
 @dataclass
@@ -44,10 +46,16 @@ class GatedConvolution(nn.Module):
         return from_channels(self.out_proj, self.mix(rearrange(self.in_proj(x), "b l e -> b e l")))
 
     def mix(self, u: Float[Tensor, "b e l"]) -> Float[Tensor, "b d l"]:
-        """What lies between the projections: e is three times d."""
+        """What lies between the projections: e is three times d. An adapter in the short filter's place is called."""
+        k = self.filter_fn(u.shape[-1])
+        if not plain(self.short_filter):
+            past = self.short_filter.weight.shape[-1] - 1
+            ahead = (past + 1) // 2 if self.bidirectional else 0
+            x0, x1, v = self.short_filter(pad(u, (past - ahead, ahead))).chunk(3, 1)
+            return fftconv(v, k, in_gate=x1, out_gate=x0, skip=self.skip, bidirectional=self.bidirectional)
         return hyena_operator(
             u,
-            self.filter_fn(u.shape[-1]),
+            k,
             short_weight=self.short_filter.weight[:, 0],
             short_bias=self.short_filter.bias,
             skip=self.skip,
@@ -66,5 +74,9 @@ class GatedConvolution(nn.Module):
         u = torch.cat([state.recent, rearrange(self.in_proj(x), "b c e -> b e c")], -1)
         past = state.recent.shape[-1]
         state.recent = u[..., u.shape[-1] - past :].clone()
-        x0, x1, v = short_conv(u, self.short_filter.weight[:, 0], self.short_filter.bias)[..., past:].chunk(3, 1)
+        if plain(self.short_filter):
+            short = short_conv(u, self.short_filter.weight[:, 0], self.short_filter.bias)[..., past:]
+        else:
+            short = self.short_filter(u)
+        x0, x1, v = short.chunk(3, 1)
         return x0, x1, v
