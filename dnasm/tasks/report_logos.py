@@ -75,10 +75,21 @@ def _expected_masked(runner: BatchRunner, genome: Genome, place: Interval, windo
     return information(np.nan_to_num(np.mean(both, 0), nan=-np.log(4)))
 
 
-def draw_logo_of(place: Interval, heights: Heights, top: float) -> str:
-    """Draw one of `expected_logos`, the variant's own bases marked."""
+def draw_logo_of(place: Interval, heights: Heights, top: float, ref: str, alt: str) -> str:
+    """Draw one of `expected_logos` over the letters of its window: column by column, nothing over ALT.
+
+    Args:
+        place: Of the variant, whose own bases are marked.
+        heights: Of the bases around it.
+        top: Bits at the upper edge.
+        ref: REF as the page writes it, perhaps shortened; bases that it does not spell out are left out.
+        alt: ALT as the page writes it, behind REF.
+    """
     before = place.start - _shown(place, place.end)[0]
-    return logo_svg(heights, "what the model expects", top=top, mark=(before, before + place.length))
+    spelled = min(place.length, len(ref.partition("…")[0]))
+    nothing = np.zeros((len(ref) - spelled + len(alt), heights.shape[1]))
+    columns = np.concatenate([heights[: before + spelled], nothing, heights[before + place.length :]])
+    return logo_svg(columns, "what the model expects", top=top, mark=(before, before + spelled))
 
 
 def _shown(place: Interval, length: int) -> tuple[int, int]:

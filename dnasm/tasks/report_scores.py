@@ -139,9 +139,9 @@ def _with_logos(
     logos = expected_logos(model, genome, list(places.values()))
     top = max((float(heights.sum(1).max()) for heights in logos), default=0.0)
     drawn = {
-        i: draw_logo_of(place, heights, top)
+        i: draw_logo_of(place, heights, top, context.ref, context.alt)
         for (i, place), heights in zip(places.items(), logos, strict=True)
-        if top > 0
+        if top > 0 and (context := rows[i].context) is not None
     }
     return [replace(row, logo=drawn.get(i, "")) for i, row in enumerate(rows)], top if drawn else 0.0
 

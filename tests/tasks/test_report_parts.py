@@ -20,7 +20,7 @@ from dnasm.tasks.forward_batches import BatchRunner
 from dnasm.tasks.masked_bases import expected_in_region
 from dnasm.tasks.report_inputs import Score
 from dnasm.tasks.report_labels import label_block, read_labels
-from dnasm.tasks.report_logos import expected_logos, information
+from dnasm.tasks.report_logos import draw_logo_of, expected_logos, information
 from dnasm.tasks.report_tracks import track_figures
 
 from .scoring import PROBABILITIES, Composition, random_sequence, small_model, write_fasta
@@ -98,6 +98,23 @@ def test_logos_show_both_strands_opinion(tmp_path: Path) -> None:
     at_the_start, long = expected_logos(Composition(), genome, [Interval("c", 0, 1), Interval("c", 95, 99)])
     assert (len(at_the_start), len(long)) == (17, 21)
     assert information(np.log(np.full((1, 4), 0.25))).max() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ref", "alt", "length"), [("A", "C", 1), ("AC", "A", 2), ("A", "ACGT", 1), ("ACGTACGT…(12)", "A", 12)]
+)
+def test_a_logos_columns_stand_over_their_letters(ref: str, alt: str, length: int) -> None:
+    """One column a letter of `before REF ALT after`, in which nothing stands over ALT or an ellipsis."""
+    place = Interval("c", 20, 20 + length)
+    heights = np.zeros((16 + length + 16, 4))
+    heights[:, 0] = 1.0
+    drawn = draw_logo_of(place, heights, 1.0, ref, alt)
+    columns = [round(float(x) // 8) for x in re.findall(r"translate\(([\d.]+) ", drawn)]
+    spelled = min(length, 8)
+    behind = 16 + len(ref) + len(alt)
+    assert columns == [*range(16 + spelled), *range(behind, behind + 16)]
+    assert f"--bases: {behind + 16}" in drawn
+    assert f'x="128" y="0" width="{8 * spelled}"' in drawn
 
 
 def test_logos_of_a_model_of_masked_bases(tmp_path: Path) -> None:
