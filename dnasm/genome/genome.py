@@ -137,6 +137,8 @@ class Genome:
     def _bounds(self, key: tuple[str, slice] | Interval) -> tuple[str, int, int]:
         if isinstance(key, Interval):
             return key.contig, key.start, key.end
+        if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], slice)):
+            raise TypeError(f"genome[{key!r}] names no stretch; write genome[contig, start:end], 0-based, end excluded")
         contig, where = key
         if where.step not in (None, 1):
             raise ValueError(f"genome[{contig!r}, ::{where.step}] has a step; read the bases and take a slice of them")

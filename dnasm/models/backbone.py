@@ -123,6 +123,16 @@ class Embeddings(nn.Module):
         return self.word_embeddings(tokens.long())
 
 
+def check_tokens(tokens: Tensor) -> None:
+    """Raise ConfigError for what is no batch of token ids; ids that are none are an IndexError of the embedding."""
+    if tokens.dtype.is_floating_point or tokens.dtype.is_complex:
+        raise ConfigError(f"tokens are {tokens.dtype}; they must be integers: tokens.long()")
+    if tokens.dim() != 2:
+        raise ConfigError(f"tokens have shape {tuple(tokens.shape)}; a model takes (batch, length): tokens[None]")
+    if tokens.shape[1] == 0:
+        raise ConfigError(f"tokens have shape {tuple(tokens.shape)}: there is nothing to read")
+
+
 class Backbone(nn.Module):
     """Tokens to hidden states."""
 
@@ -138,6 +148,7 @@ class Backbone(nn.Module):
 
     def forward(self, tokens: Integer[Tensor, "b l"], layer: int = -1) -> Float[Tensor, "b l d"]:
         """Return what leaves block `layer`, or with -1 the final norm."""
+        check_tokens(tokens)
         self.check_length(tokens.shape[1])
         blocks = self._up_to(layer)
         x = self._embed(tokens)

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, is_autocast_enabled
 
 from dnasm.ops import backends, eager, registration
-from dnasm.ops.operands import PRECISIONS, Operands, check
+from dnasm.ops.operands import PRECISIONS, Operands, check, require_tensor
 from dnasm.ops.spectrum import Spectrum
 
 Signal = Float[Tensor, "b d l"]
@@ -67,10 +67,12 @@ def fftconv(  # long: its contract is said in one place
     """
     if precision not in PRECISIONS:
         raise ValueError(f"no precision {precision!r}; pass 'float32' or None")
+    require_tensor("u", u)
     values = None
     if isinstance(k, Spectrum):
         k.check(bidirectional)
         values, k = (k.values if u.shape[-1] == k.length else None), k.k
+    require_tensor("k", k)
     if cu_seqlens is None and not torch.compiler.is_compiling():
         y = eager.fftconv(u, k, in_gate, out_gate, skip, values, bidirectional, precision, backend)
         if y is not None:

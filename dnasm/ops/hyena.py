@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dnasm.ops import backends, registration, shortconv
 from dnasm.ops.library import Operator, register
-from dnasm.ops.operands import PRECISIONS, Operands
+from dnasm.ops.operands import PRECISIONS, Operands, require_tensor
 from dnasm.ops.operands import check as check_operands
 from dnasm.ops.spectrum import Spectrum
 
@@ -48,6 +48,8 @@ def hyena_operator(
         TypeError: If a dtype does not fit.
         ValueError: If a shape, a device or an option does not fit.
     """
+    require_tensor("projection", projection)
+    require_tensor("short_weight", short_weight)
     if projection.dim() != 3 or projection.shape[1] % 3:
         raise ValueError(
             f"projection has shape {tuple(projection.shape)}; it must be (batch, 3 d, length): x0, x1 and v in turn"

@@ -12,6 +12,11 @@ PRECISIONS = (None, "float32")
 GRADIENTS = ("u", "k", "in_gate", "out_gate", "skip")
 
 
+def bits(needs: tuple[bool, ...]) -> int:
+    """Which of `GRADIENTS` are needed, as the kernels' operators take it."""
+    return sum(need << i for i, need in enumerate(needs))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Operands:
     """The inputs of one call, after the checks; the fields are the arguments of `dnasm::fftconv`, in their order."""
@@ -65,6 +70,8 @@ def check(op: Operands, *, autocast: bool = False) -> None:
         TypeError: If a dtype does not fit.
         ValueError: If a shape or a device does not fit.
     """
+    for name in ("in_gate", "out_gate", "skip", "cu_seqlens"):
+        require_tensor(name, getattr(op, name), optional=True)
     if op.max_seqlen is not None and (op.cu_seqlens is None or op.max_seqlen < 1):
         raise ValueError(f"max_seqlen={op.max_seqlen}: at least 1, and only beside cu_seqlens, whose longest it bounds")
     _check_types(op, autocast)
@@ -73,6 +80,12 @@ def check(op: Operands, *, autocast: bool = False) -> None:
         tensor = getattr(op, name)
         if tensor is not None and tensor.device != op.u.device:
             raise ValueError(f"{name} is on {tensor.device}, u on {op.u.device}; move it: {name}.to(u.device)")
+
+
+def require_tensor(name: str, value: object, *, optional: bool = False) -> None:
+    """Refuse a number, a list or an array where a tensor is wanted."""
+    if not isinstance(value, Tensor) and not (optional and value is None):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a tensor: torch.as_tensor({name})")
 
 
 def _check_types(op: Operands, autocast: bool) -> None:

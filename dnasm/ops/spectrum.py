@@ -26,8 +26,8 @@ class Spectrum:
         """Refuse a use that the spectrum was not made for."""
         if bidirectional != self.bidirectional:
             raise ValueError(
-                f"k is a spectrum of a {'' if self.bidirectional else 'not '}bidirectional filter, "
-                f"bidirectional={bidirectional}: make it by spectrum(k, l, bidirectional={bidirectional})"
+                f"k is a spectrum made with bidirectional={self.bidirectional}, the call has {bidirectional}: make it "
+                f"by spectrum(k, l, bidirectional={bidirectional})"
             )
         if _version(self.k) != self.version:
             raise ValueError("k was changed in place after its spectrum was made: call spectrum(k, l) again")

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dnasm.ops.fftconv import fftconv
+from dnasm.ops.operands import require_tensor
 from dnasm.ops.spectrum import Spectrum, spectrum
 
 
@@ -34,7 +35,16 @@ def fftconv_step(
 
     Returns:
         The chunk's outputs and the state for the next step.
+
+    Raises:
+        ValueError: If the state is of another filter's taps, batch or channels.
     """
+    require_tensor("chunk", chunk)
+    require_tensor("k", k)
+    owed = (*chunk.shape[:-1], k.shape[-1] - 1)
+    if state is not None and (not isinstance(state, StreamState) or state.owed.shape != owed):
+        found = tuple(state.owed.shape) if isinstance(state, StreamState) else type(state).__name__
+        raise ValueError(f"state is {found}, chunk and k need {owed}: pass what the last step returned, None at first")
     size, later = chunk.shape[-1], k.shape[-1] - 1
     total = size + later
     kept = None if state is None else state.spectrum

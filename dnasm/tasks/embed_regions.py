@@ -67,7 +67,10 @@ def read_regions(source: EmbedInput, genome: Genome | None) -> list[Region]:
         fetch = partial(genome.tokens, place.contig)
         return [Region(str(source), place.contig, place.start, place.end, "+", fetch)]
     if not Path(source).exists() and not plain.endswith((".fa", ".fasta", ".fna")):
-        raise InputError(f"{str(source)[:60]!r} is no file; give a BED, a FASTA or a list of sequences")
+        raise InputError(
+            f"{str(source)[:60]!r} is no file; give a BED, a FASTA or a list of sequences, or for a place as "
+            "chr8:1-20,000 the genome that it is on (--genome)"
+        )
     _refuse_genome(genome, str(source))
     records = Genome(source)
     return [_whole(records, name, length) for name, length in records.contigs.items()]

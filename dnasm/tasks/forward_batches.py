@@ -35,6 +35,7 @@ class BatchRunner:
     """
 
     def __init__(self, model: nn.Module, batch_size: BatchSize = "auto", *, pad: bool = False) -> None:
+        require_model(model)
         if batch_size != "auto" and batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1 or 'auto', got {batch_size}")
         parameter = next(model.parameters(), None)
@@ -134,6 +135,16 @@ class BatchRunner:
             )
         self._auto_bases = size // 2 * length
         self._fixed = None if self._fixed is None else size // 2
+
+
+def require_model(model: object) -> None:
+    """Refuse what is no model, most often the name of one.
+
+    Raises:
+        ConfigError: Says how a name becomes a model.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is {model!r:.60}; it must be a model, such as dnasm.load(DIRECTORY) returns")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

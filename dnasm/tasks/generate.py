@@ -20,7 +20,7 @@ from dnasm.models.sampling import Sample, Sampling, drawable, sample
 from dnasm.ops import set_backend
 from dnasm.tasks.embed_regions import read_regions
 from dnasm.tasks.embeddings import model_hash
-from dnasm.tasks.forward_batches import BatchSize, check_length, evaluating, memory_told
+from dnasm.tasks.forward_batches import BatchSize, check_length, evaluating, memory_told, require_model
 from dnasm.tasks.new_file import STANDARD_OUTPUT, check_new_file, new_file, refuse_same_file
 from dnasm.tasks.progress import Meter
 from dnasm.tasks.run_record import now, write_run_json
@@ -69,6 +69,9 @@ def generate(
         ConfigError: If a setting is out of range.
         InputError: If the prompt is empty, has a letter or id that is none, or is too long.
     """
+    require_model(model)
+    if isinstance(stop, str):
+        raise ConfigError(f"stop is {stop!r}, one string; it must be a list of sequences: put it in brackets")
     how = Sampling(
         length, temperature, top_k, top_p, tuple(tuple(_ids(model, word, "stop").tolist()) for word in stop), seed
     )

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from dnasm.config import MutagenesisConfig
-from dnasm.errors import ConfigError
+from dnasm.errors import ConfigError, InputError, OutputError
 from dnasm.genome import Genome, Interval
 from dnasm.models.checkpoint import load
 from dnasm.ops import set_backend
@@ -72,7 +72,12 @@ def mutagenesis(
     if genome is None:
         if window is not None:
             raise ConfigError(f"window is {window}; a sequence by itself is its own window: leave it out")
-        return scan.sequence(encode_all([seq], scan.runner.max_length)[0])
+        try:
+            return scan.sequence(encode_all([seq], scan.runner.max_length)[0])
+        except InputError as error:
+            if not (isinstance(seq, str) and ":" in seq):
+                raise
+            raise InputError(f"{seq!r:.60} is no sequence; for a place pass the genome that it is on") from error
     opened = genome if isinstance(genome, Genome) else Genome(genome)
     return scan.region(opened, parse_place(str(seq), opened, ContigNames(opened, "mutagenesis")), window)
 
@@ -120,12 +125,13 @@ def run(config: MutagenesisConfig) -> None:
         _say(f"against measured effects, with 95 % intervals over {config.measured}", config)
     for line in found:
         _say(f"  {line}", config)
-    _write(result, suffix, pictures, config)
+    _write_table(result, suffix, config)
     if config.out != STANDARD_OUTPUT:
         files = [config.genome, *([] if config.measured is None else [config.measured])]
         counts = {"bases": region.length, "changes": sum(1 for _ in result.rows()), "window": size, "measured": found}
         weights = Path(config.model) / "model.safetensors"
         write_run_json(Path(f"{config.out}.run.json"), config, inputs=[*files, weights], counts=counts, started=started)
+    _write_pictures(result, pictures, config)
 
 
 def _check_outputs(config: MutagenesisConfig) -> tuple[str, list[Path]]:
@@ -165,7 +171,7 @@ def _guard_precision(narrow: Mutagenizer, genome: Genome, region: Interval, conf
     _say(f"{'warning: ' if drift.swapped else ''}in {config.dtype} {drift} beside float32", config)
 
 
-def _write(result: Mutagenesis, suffix: str, pictures: list[Path], config: MutagenesisConfig) -> None:
+def _write_table(result: Mutagenesis, suffix: str, config: MutagenesisConfig) -> None:
     if suffix == STANDARD_OUTPUT:
         result.write_tsv(sys.stdout)
     else:
@@ -175,11 +181,18 @@ def _write(result: Mutagenesis, suffix: str, pictures: list[Path], config: Mutag
             else:
                 with draft.open("x", encoding="utf-8", newline="") as handle:
                     result.write_tsv(handle)
-    if pictures:
+
+
+def _write_pictures(result: Mutagenesis, pictures: list[Path], config: MutagenesisConfig) -> None:
+    if not pictures:
+        return
+    try:
         with picture(result) as figure:
             for path in pictures:
                 with new_file(path) as draft:
                     save_figure(figure, draft)
+    except OutputError as error:
+        raise OutputError(f"{error}; the table {config.out} is whole, the picture is not") from error
 
 
 def _say(text: str, config: MutagenesisConfig) -> None:

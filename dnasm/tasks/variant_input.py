@@ -73,6 +73,10 @@ def _from_value(value: "Variant | str | Allele") -> Allele:
         return value
     if isinstance(value, str):
         return _parse(value)
+    if not isinstance(value, Variant):
+        raise InputError(
+            f"{value!r:.60} is no variant; give dnasm.Variant(contig, pos, ref, alt) or 'contig:pos:ref:alt'"
+        )
     return Allele(value.contig, value.pos, value.ref, value.alt)
 
 
