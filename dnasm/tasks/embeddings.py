@@ -140,13 +140,21 @@ def _write_parquet(embeddings: Embeddings, draft: Path) -> None:
 
 def _write_h5ad(embeddings: Embeddings, draft: Path) -> None:
     import anndata
+    import h5py
     import pandas as pd
+    from anndata.io import write_elem
 
     obs = pd.DataFrame(embeddings.columns)
     obs.index = [str(number) for number in range(len(obs))]  # ids may repeat, an index may not
     by_layer = dict(_by_layer(embeddings))
     X, obsm = (by_layer[None], {}) if None in by_layer else (None, by_layer)
-    anndata.AnnData(X=X, obs=obs, obsm=obsm, uns=embeddings.provenance).write_h5ad(draft)
+    table = anndata.AnnData(X=X, obs=obs, obsm=obsm, uns=embeddings.provenance)
+    # Made in memory: where a disk is full, HDF5 prints pages, and may crash as it closes the file.
+    with h5py.File(draft.name, "w", driver="core", backing_store=False) as file:
+        write_elem(file, "/", table)
+        file.flush()
+        image = file.id.get_file_image()
+    draft.write_bytes(image)
 
 
 def _by_layer(embeddings: Embeddings) -> list[tuple[str | None, Vectors]]:
