@@ -178,7 +178,8 @@ def _write(
                 sink.write(track.contig, track.start, getattr(track, name))
             scored += int(np.isfinite(track.log_likelihood).sum())
             meter.advance(track.end - track.start)
-    why = "N has none" if sees_both_sides(scorer.runner.model) else "N and a contig's first base have none"
+    ends = {"forward": "first base", "reverse": "last base", "mean": "first and last base"}[config.strands]
+    why = "N has none" if sees_both_sides(scorer.runner.model) else f"N and a contig's {ends} have none"
     _say(f"{scored:,} of {total:,} bases have a value; {why}", config)
     return {"bases": total, "bases_with_a_value": scored}
 

@@ -1,5 +1,6 @@
 """Tell on standard error how far a command is: a bar on a terminal, a line now and then elsewhere."""
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -49,8 +50,17 @@ class Meter:
         elapsed = max(time.monotonic() - self._begun, 1e-9)
         rate = self._done / elapsed
         of_total = "" if self._total is None else f" of {self._total:,}"
-        text = f"{self._done:,}{of_total} {self._unit}, {rate:.3g}/s"
+        text = f"{self._done:,}{of_total} {self._unit}, {_three_digits(rate)}/s"
         if self._total is None or not self._done:
             return text
         left = int((self._total - self._done) / rate)
         return f"{text}, {left // 60}:{left % 60:02d} left"
+
+
+def _three_digits(rate: float) -> str:
+    """Write a rate without powers of ten.
+
+    >>> [_three_digits(rate) for rate in (0.1234, 12.345, 14800.4)]
+    ['0.123', '12.3', '14,800']
+    """
+    return f"{rate:.3g}" if rate < 1000 else f"{round(rate, 2 - math.floor(math.log10(rate))):,.0f}"
