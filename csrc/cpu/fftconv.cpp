@@ -39,7 +39,7 @@ struct Task {
     Task(const Params& params, const Plan& its, const Group& group, const Crew& inner)
         : p(params), plan(its), crew(inner), tiled(false) {
         for (const auto& [start, end] : group.pieces) tiled = tiled || end - start > plan.length;
-        if (tiled && p.bidirectional) shift = p.taps;
+        if (tiled && p.bidirectional) shift = p.filter_length;
     }
     void open(const Tile& tile, Cvec* z) const { cpu::open(plan, crew, tile, z); }
     // A tile with what the one before it owes.
@@ -89,29 +89,30 @@ struct Chunks {  // how rows are dealt out: a channel at a time, or part of its 
 // Values of channel d's filter over the plan's length, so that the inverse needs no factor.
 void filter_values(const Task& task, int64_t d, Cvec* z, Cvec* values) {
     const Params& p = task.p;
-    const Row past = p.k.row(0, d), future = p.k.row(1, d);
+    const Strided k{const_cast<void*>(p.filter), p.filter_length, (1 + p.bidirectional) * p.filter_length, 1};
+    const Row past = row_of(k, p.filter_dtype, 0, d), future = row_of(k, p.filter_dtype, 1, d);
     StoreSpectrum<false> store{values, 1.0f / float(task.plan.length)};
     if (task.shift) {
-        std::vector<float> taps(size_t(2 * p.taps));
-        read(future, 0, p.taps, taps.data());
-        std::reverse(taps.begin(), taps.begin() + p.taps);
-        read(past, 0, p.taps, taps.data() + p.taps);
-        const Signal both{{reinterpret_cast<char*>(taps.data()), 1, Type::kFloat}, {}, 0, 2 * p.taps};
+        std::vector<float> taps(size_t(2 * p.filter_length));
+        read(future, 0, p.filter_length, taps.data());
+        std::reverse(taps.begin(), taps.begin() + p.filter_length);
+        read(past, 0, p.filter_length, taps.data() + p.filter_length);
+        const Signal both{{reinterpret_cast<char*>(taps.data())}, {}, 0, 2 * p.filter_length};
         task.open({both, 0}, z);
         return task.sweep(store, {z});
     }
-    const Signal lags{past, {}, 0, std::min(p.taps, task.plan.length)};
+    const Signal lags{past, {}, 0, std::min(p.filter_length, task.plan.length)};
     task.open({lags, 0}, z);
     task.sweep(store, {z});
     if (!p.bidirectional) return;
-    const Signal ahead{future, {}, 0, std::min(p.taps, task.plan.length - 1)};
+    const Signal ahead{future, {}, 0, std::min(p.filter_length, task.plan.length - 1)};
     task.open({ahead, -1}, z);  // from lag 1 on: lag 0 is the past's
     StoreSpectrum<true> add{values, store.factor};
     task.sweep(add, {z});
 }
 
 const Cvec* filter_of(const Task& task, int64_t d, Cvec* z, Cvec* values) {
-    if (task.p.values) return reinterpret_cast<const Cvec*>(task.p.values + 2 * d * task.plan.length);
+    if (task.p.spectrum) return static_cast<const Cvec*>(task.p.spectrum) + d * task.plan.length / kLanes;
     filter_values(task, d, z, values);
     return values;
 }
@@ -120,12 +121,12 @@ struct Sequence {  // of one channel: samples [piece.first, piece.second) of row
     const Params& p;
     int64_t b, d;
     Piece piece;
-    float skip = 0;
+    float skip;
 
-    Sequence(const Params& params, int64_t row, int64_t channel, Piece its) : p(params), b(row), d(channel), piece(its) {
-        if (p.skip) read(p.skip.row(0, d), 0, 1, &skip);
-    }
-    Signal signal(const View& v, const View& gate) const { return {v.row(b, d), gate.row(b, d), piece.first, piece.second}; }
+    Sequence(const Params& params, int64_t row, int64_t channel, Piece its)
+        : p(params), b(row), d(channel), piece(its), skip(p.skip ? p.skip[d] : 0) {}
+    Row row(const Rows& tensor) const { return row_of(strided(tensor), p.dtype, b, d); }
+    Signal signal(const Rows& tensor, const Rows& gate) const { return {row(tensor), row(gate), piece.first, piece.second}; }
     Signal x() const { return signal(p.u, p.in_gate); }
     Signal g() const { return signal(p.dy, p.out_gate); }
     // sums += skip * from, at [at, at + n) of the sequence
@@ -136,12 +137,12 @@ struct Sequence {  // of one channel: samples [piece.first, piece.second) of row
         for (int64_t i = 0; i < n; ++i) sums[i] += skip * samples[i];
     }
     // to = sums * by, in place
-    void put(const View& to, const View& by, int64_t at, int64_t n, float* sums) const {
-        scale(by.row(b, d), piece.first + at, n, sums);
-        write(to.row(b, d), piece.first + at, n, sums);
+    void put(const Rows& to, const Rows& by, int64_t at, int64_t n, float* sums) const {
+        scale(row(by), piece.first + at, n, sums);
+        write(row(to), piece.first + at, n, sums);
     }
     // From the convolution: y with by = out_gate, the output gate's gradient with by = dy.
-    void finish_output(const View& to, const View& by, int64_t at, int64_t n, float* conv) const {
+    void finish_output(const Rows& to, const Rows& by, int64_t at, int64_t n, float* conv) const {
         add_skip(x(), at, n, conv);
         put(to, by, at, n, conv);
     }
@@ -150,8 +151,8 @@ struct Sequence {  // of one channel: samples [piece.first, piece.second) of row
         float other[kColumns];
         add_skip(g(), at, n, dx);
         std::copy_n(dx, n, other);
-        if (p.din_gate) put(p.din_gate, p.u, at, n, other);
-        if (p.du) put(p.du, p.in_gate, at, n, dx);
+        if (p.din_gate.data) put(p.din_gate, p.u, at, n, other);
+        if (p.du.data) put(p.du, p.in_gate, at, n, dx);
     }
 };
 
@@ -187,7 +188,7 @@ void backward_piece(const Task& task, const Cvec* filter, Cvec* product, const S
     const Params& p = task.p;
     const int64_t size = task.plan.length;
     const Signal x = row.x(), g = row.g();
-    const bool conv = bool(p.dout_gate), back = p.du || p.din_gate, tiled = x.length() > size;
+    const bool conv = p.dout_gate.data, back = p.du.data || p.din_gate.data, tiled = x.length() > size;
     for (int64_t tile = 0; tile < x.length(); tile += size) {
         const int64_t n = std::min(size, x.length() - tile);
         task.open_with_past(x, tile + task.shift, z[0]);
@@ -217,28 +218,33 @@ void add_filter_gradient(const Task& task, const Cvec* product, Cvec* z, float* 
     std::copy_n(product, size / kLanes, z);
     Return<false> leaf;
     task.sweep(leaf, {z});
-    task.close(z, std::min(p.taps + shift, size), [&](int64_t at, int64_t n, float* lags) {
+    task.close(z, std::min(p.filter_length + shift, size), [&](int64_t at, int64_t n, float* lags) {
         for (int64_t i = 0; i < n; ++i) {
             const int64_t lag = at + i - shift;
-            dk[lag < 0 ? p.taps - 1 - lag : lag] += factor * lags[i];
+            dk[lag < 0 ? p.filter_length - 1 - lag : lag] += factor * lags[i];
         }
     });
     if (!p.bidirectional || shift) return;
     std::copy_n(product, size / kLanes, z);
     Return<true> conjugate;
     task.sweep(conjugate, {z});
-    task.close(z, std::min(p.taps + 1, size), [&](int64_t at, int64_t n, float* lags) {
-        for (int64_t i = at == 0; i < n; ++i) dk[p.taps + at + i - 1] += factor * lags[i];
+    task.close(z, std::min(p.filter_length + 1, size), [&](int64_t at, int64_t n, float* lags) {
+        for (int64_t i = at == 0; i < n; ++i) dk[p.filter_length + at + i - 1] += factor * lags[i];
     });
 }
 
 }  // namespace
 
-void spectrum(const Params& p, float* values) {
-    const auto plans = plans_of(p);
+size_t spectrum_bytes(const Params& p) {
+    return p.groups.size() == 1 ? size_t(p.channels * p.groups[0].plan_length) * 2 * sizeof(float) : 0;
+}
+
+void filter_spectrum(const Params& p) {
+    const auto plan = plans_of(p)[0];
     const Deal deal(p);
     deal.each(p.channels, 1, [&](int64_t d, Cvec* z) {
-        filter_values({p, *plans[0], p.groups[0], deal.inner}, d, z, reinterpret_cast<Cvec*>(values + 2 * d * plans[0]->length));
+        Cvec* values = static_cast<Cvec*>(p.spectrum) + d * plan->length / kLanes;
+        filter_values({p, *plan, p.groups[0], deal.inner}, d, z, values);
     });
 }
 
@@ -254,8 +260,9 @@ void forward(const Params& p) {
             for (int64_t b = first; b < std::min(p.batch, first + chunks.rows); ++b)
                 for (const Piece& piece : p.groups[i].pieces) {
                     if (b + 1 < p.batch) {
-                        for (const View* v : {&p.u, &p.in_gate, &p.out_gate}) prefetch<0>(v->row(b + 1, d), piece);
-                        prefetch<1>(p.y.row(b + 1, d), piece);
+                        const Sequence next{p, b + 1, d, piece};
+                        for (const Rows* tensor : {&p.u, &p.in_gate, &p.out_gate}) prefetch<0>(next.row(*tensor), piece);
+                        prefetch<1>(next.row(p.y), piece);
                     }
                     forward_piece(task, filter, {p, b, d, piece}, scratch);
                 }
@@ -268,7 +275,8 @@ void backward(const Params& p) {
     const Deal deal(p);
     // Sums over the batch are taken in parts that depend on the shape alone: any number of workers gives the same bits.
     const Chunks chunks(p.batch, p.channels, deal.together() ? 1 : 32);
-    const int64_t parts = chunks.per_channel, lags = p.taps * (p.bidirectional ? 2 : 1);
+    const int64_t parts = chunks.per_channel, lags = p.filter_length * (p.bidirectional ? 2 : 1);
+    if (p.dk) std::fill_n(p.dk, p.channels * lags, 0.0f);
     std::vector<float> dk(p.dk && parts > 1 ? size_t(p.channels * parts * lags) : 0);
     std::vector<double> dskip(size_t(p.channels * parts));
     deal.each(p.channels * parts, 4, [&](int64_t item, Cvec* scratch) {

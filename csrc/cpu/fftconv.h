@@ -1,10 +1,10 @@
-// The convolution on a CPU, free of torch: plain pointers and strides.
+// The convolution on a CPU, free of torch, with the operands of fftconv/launch.h.
 #pragma once
 #include <utility>
 #include <vector>
 
+#include "../fftconv/launch.h"
 #include "crew.h"
-#include "rows.h"
 
 namespace dnasm::cpu {
 
@@ -16,24 +16,18 @@ struct Group {  // sequences that share a plan
     std::vector<Piece> pieces;
 };
 
-struct Params {
-    int64_t batch, channels, taps;
-    bool bidirectional;
-    View u, in_gate, out_gate, y;  // forward
-    View k;                        // batch stride: between the past's and the future's taps
-    View skip;                     // channel stride only
-    const float* values = nullptr;  // spectra from `spectrum`, for the one group there then is, or null
-    View dy, du, din_gate, dout_gate;  // backward: an absent one is not wanted
-    float* dk = nullptr;               // (channels, [2,] taps)
-    float* dskip = nullptr;            // (channels)
+// The groups say where sequences lie and what their plans are; `length`, `precision`, `starts` and what belongs to them,
+// `scratch` and `stream` are not read. Without a `spectrum`, which there can be of one group, each channel's is made on the
+// way.
+struct Params : dnasm::Params {
     std::vector<Group> groups;
     Crew crew;
 };
 
 void forward(const Params& params);
 void backward(const Params& params);
-// Each channel's spectrum over the plan length, of the first group's plan and in its order: (channels, plan_length),
-// complex.
-void spectrum(const Params& params, float* values);
+// Each channel's spectrum over the plan length, in the plan's order: (channels, plan_length), complex.
+void filter_spectrum(const Params& params);
+size_t spectrum_bytes(const Params& params);  // 0: more than one group
 
 }  // namespace dnasm::cpu

@@ -5,29 +5,26 @@
 #include <cstring>
 #include <utility>
 
-namespace dnasm::cpu {
+#include "../short/short.h"
 
-enum class Type : int32_t { kFloat, kBfloat, kHalf };
+namespace dnasm::cpu {
 
 struct Row {
     char* data = nullptr;  // null: the tensor is absent
-    int64_t step = 0;      // between neighbouring samples, in elements
-    Type type = Type::kFloat;
+    int64_t step = 1;      // between neighbouring samples, in elements
+    int dtype = kFloat32;  // or kFloat16 or kBfloat16
 
+    int64_t element() const { return dtype == kFloat32 ? 4 : 2; }  // bytes
     explicit operator bool() const { return data != nullptr; }
 };
 
-struct View {
-    char* data = nullptr;
-    int64_t batch = 0, channel = 0, step = 0;  // strides in elements
-    Type type = Type::kFloat;
+inline Row row_of(const Strided& tensor, int dtype, int64_t b, int64_t d) {
+    Row row{static_cast<char*>(tensor.data), tensor.stride_l, dtype};
+    if (row) row.data += (b * tensor.stride_b + d * tensor.stride_d) * row.element();
+    return row;
+}
 
-    explicit operator bool() const { return data != nullptr; }
-    Row row(int64_t b, int64_t d) const {
-        if (!data) return {};
-        return {data + (b * batch + d * channel) * (type == Type::kFloat ? 4 : 2), step, type};
-    }
-};
+inline Strided strided(const Rows& rows) { return {rows.data, rows.stride_b, rows.stride_d, 1}; }
 
 inline float widen(float x) { return x; }
 
@@ -65,18 +62,18 @@ template <class T> void write_as(const Row& row, int64_t at, int64_t n, const fl
 }
 
 inline void read(const Row& row, int64_t at, int64_t n, float* to) {
-    switch (row.type) {
-        case Type::kFloat: return read_as<float>(row, at, n, to);
-        case Type::kBfloat: return read_as<uint16_t>(row, at, n, to);
-        case Type::kHalf: return read_as<_Float16>(row, at, n, to);
+    switch (row.dtype) {
+        case kFloat32: return read_as<float>(row, at, n, to);
+        case kFloat16: return read_as<_Float16>(row, at, n, to);
+        default: return read_as<uint16_t>(row, at, n, to);
     }
 }
 
 inline void write(const Row& row, int64_t at, int64_t n, const float* from) {
-    switch (row.type) {
-        case Type::kFloat: return write_as<float>(row, at, n, from);
-        case Type::kBfloat: return write_as<uint16_t>(row, at, n, from);
-        case Type::kHalf: return write_as<_Float16>(row, at, n, from);
+    switch (row.dtype) {
+        case kFloat32: return write_as<float>(row, at, n, from);
+        case kFloat16: return write_as<_Float16>(row, at, n, from);
+        default: return write_as<uint16_t>(row, at, n, from);
     }
 }
 
@@ -85,15 +82,14 @@ inline void write(const Row& row, int64_t at, int64_t n, const float* from) {
 template <int kWrite> void prefetch(const Row& row, std::pair<int64_t, int64_t> piece) {
     constexpr int64_t kLine = 64, kMost = 8192;  // bytes
     if (!row || row.step != 1) return;
-    const int64_t size = row.type == Type::kFloat ? 4 : 2;
-    const int64_t bytes = std::min(kMost, (piece.second - piece.first) * size);
-    for (int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(row.data + piece.first * size + i, kWrite, 2);
+    const int64_t bytes = std::min(kMost, (piece.second - piece.first) * row.element());
+    for (int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(row.data + piece.first * row.element() + i, kWrite, 2);
 }
 
 // Multiply n floats by a row's, if the row is there.
 inline void scale(const Row& row, int64_t at, int64_t n, float* to) {
     if (!row) return;
-    if (row.type == Type::kFloat && row.step == 1) {
+    if (row.dtype == kFloat32 && row.step == 1) {
         const float* gate = reinterpret_cast<const float*>(row.data) + at;
         for (int64_t i = 0; i < n; ++i) to[i] *= gate[i];
         return;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "rows.h"
 #include "vector.h"
 
 namespace dnasm::cpu {
@@ -18,38 +19,10 @@ struct Channels {
     int64_t first, count;
 };
 
-// Positions [at, at + n) of kChannels rows, zero outside the tensor. Channels are the inner loop where they lie side by
-// side, as in a (batch, length, channels) projection, so that such a view is read once and not once a channel.
-void gather(const View& v, int64_t length, int64_t b, Channels which, int64_t at, int64_t n, Buffer* to) {
-    const auto [first, channels] = which;
-    const int64_t begin = std::clamp<int64_t>(-at, 0, n), end = std::clamp<int64_t>(length - at, begin, n);
-    for (int64_t c = 0; c < channels; ++c) {
-        std::fill(to[c], to[c] + begin, 0.0f);
-        std::fill(to[c] + end, to[c] + n, 0.0f);
-        if (v.channel != 1 || v.step == 1) read(v.row(b, first + c), at + begin, end - begin, to[c] + begin);
-    }
-    if (v.channel != 1 || v.step == 1) return;
-    const Row rows = v.row(b, first);
-    for (int64_t i = begin; i < end; ++i) {
-        float line[kChannels];
-        read({rows.data, 1, rows.type}, (at + i) * rows.step, channels, line);
-        for (int64_t c = 0; c < channels; ++c) to[c][i] = line[c];
-    }
-}
-
-void scatter(const View& v, int64_t b, Channels which, int64_t at, int64_t n, const Buffer* from) {
-    const auto [first, channels] = which;
-    if (v.channel != 1 || v.step == 1) {
-        for (int64_t c = 0; c < channels; ++c) write(v.row(b, first + c), at, n, from[c]);
-        return;
-    }
-    const Row rows = v.row(b, first);
-    for (int64_t i = 0; i < n; ++i) {
-        float line[kChannels];
-        for (int64_t c = 0; c < channels; ++c) line[c] = from[c][i];
-        write({rows.data, 1, rows.type}, (at + i) * rows.step, channels, line);
-    }
-}
+// Whether channels and not positions lie side by side, as in a (batch, length, channels) projection: then they are the
+// inner loop, so that such a view is read once and not once a channel.
+bool by_position(const Strided& v) { return v.stride_d == 1 && v.stride_l != 1; }
+Strided turned(const Strided& v) { return {v.data, v.stride_b, v.stride_l, v.stride_d}; }
 
 template <class Body> void share(const ShortParams& p, Body body) {  // body(first channel, channels)
     p.crew.each((p.channels + kChannels - 1) / kChannels, [&](int64_t block, int64_t) {
@@ -80,11 +53,31 @@ struct Block {
     Buffer* buffer(int i) { return reinterpret_cast<Buffer*>(memory.data()) + i * kChannels; }
     Channels channels(int64_t stream) const { return {stream * p.channels + which.first, which.count}; }
     const float* taps(int64_t stream, int64_t c) const { return p.weight + (channels(stream).first + c) * p.taps; }
-    void read(const View& v, int64_t at, int64_t n, Buffer* to) { gather(v, p.length, b, which, at, n, to); }
-    void write(const View& v, int64_t at, int64_t n, const Buffer* from) { scatter(v, b, which, at, n, from); }
+    // Positions [at, at + n) of some channels, zero outside the tensor.
+    void gather(const Strided& v, Channels from, int64_t at, int64_t n, Buffer* to) const {
+        const int64_t begin = std::clamp<int64_t>(-at, 0, n), end = std::clamp<int64_t>(p.length - at, begin, n);
+        for (int64_t c = 0; c < from.count; ++c) {
+            std::fill(to[c], to[c] + begin, 0.0f);
+            std::fill(to[c] + end, to[c] + n, 0.0f);
+            if (!by_position(v)) read(row_of(v, p.dtype, b, from.first + c), at + begin, end - begin, to[c] + begin);
+        }
+        for (int64_t i = begin; i < end && by_position(v); ++i) {
+            float line[kChannels];
+            read(row_of(turned(v), p.dtype, b, at + i), from.first, from.count, line);
+            for (int64_t c = 0; c < from.count; ++c) to[c][i] = line[c];
+        }
+    }
+    void scatter(const Strided& v, Channels to, int64_t at, int64_t n, const Buffer* from) const {
+        for (int64_t c = 0; c < to.count && !by_position(v); ++c) write(row_of(v, p.dtype, b, to.first + c), at, n, from[c]);
+        for (int64_t i = 0; i < n && by_position(v); ++i) {
+            float line[kChannels];
+            for (int64_t c = 0; c < to.count; ++c) line[c] = from[c][i];
+            write(row_of(turned(v), p.dtype, b, at + i), to.first, to.count, line);
+        }
+    }
     // y = the convolution of a stream at [at, at + n), from x, which is read from `past` before to `ahead` behind.
     void convolve(int64_t stream, int64_t at, int64_t n, Buffer* x, Buffer* y) {
-        gather(p.x, p.length, b, channels(stream), at - past, n + p.taps - 1, x);
+        gather(p.x, channels(stream), at - past, n + p.taps - 1, x);
         for (int64_t c = 0; c < which.count; ++c) {
             const float* w = taps(stream, c);
             std::fill(y[c], y[c] + n, p.bias ? p.bias[channels(stream).first + c] : 0.0f);
@@ -106,15 +99,15 @@ void pull_back(Block& me, int64_t stream, int64_t at, int64_t n, const Buffer* d
     for (int64_t c = 0; c < me.which.count; ++c) {
         const float* w = me.taps(stream, c);
         double* sum = sums + (stream * kChannels + c) * (p.taps + 1);
-        if (p.dx) std::fill(dx[c], dx[c] + n, 0.0f);
+        if (p.dx.data) std::fill(dx[c], dx[c] + n, 0.0f);
         for (int64_t j = 0; j < p.taps; ++j) {
-            if (p.dx)
+            if (p.dx.data)
                 for (int64_t i = 0; i < n; ++i) dx[c][i] += w[j] * d[c][i + p.taps - 1 - j];
             if (p.dweight) sum[j] += dot(d[c] + p.ahead, x[c] + p.ahead + j, n);
         }
         for (int64_t i = 0; i < n && p.dbias; ++i) sum[p.taps] += d[c][i + p.ahead];
     }
-    if (p.dx) scatter(p.dx, me.b, me.channels(stream), at, n, dx);
+    if (p.dx.data) me.scatter(p.dx, me.channels(stream), at, n, dx);
 }
 
 }  // namespace
@@ -127,12 +120,12 @@ void short_forward(const ShortParams& p) {
             for (int64_t at = 0; at < p.length; at += kSpan) {
                 const int64_t n = std::min(kSpan, p.length - at);
                 me.convolve(0, at, n, x, y);
-                me.write(p.y, at, n, y);
+                me.scatter(strided(p.y), me.which, at, n, y);
                 if (p.streams == 1) continue;
                 me.convolve(1, at, n, x, y);
                 me.convolve(2, at, n, x, other);
                 multiply(y, other, channels, n);
-                me.write(p.mixed, at, n, y);
+                me.scatter(strided(p.mixed), me.which, at, n, y);
             }
     });
 }
@@ -147,11 +140,11 @@ void short_backward(const ShortParams& p) {
         for (me.b = 0; me.b < p.batch; ++me.b)
             for (int64_t at = 0; at < p.length; at += kSpan) {
                 const int64_t n = std::min(kSpan, p.length - at);
-                me.read(p.dy, at - p.ahead, n + edge, d);
-                gather(p.x, p.length, me.b, me.channels(0), at - edge, n + 2 * edge, x);
+                me.gather(strided(p.dy), me.which, at - p.ahead, n + edge, d);
+                me.gather(p.x, me.channels(0), at - edge, n + 2 * edge, x);
                 pull_back(me, 0, at, n, d, x, dx, sums.data());
                 if (p.streams == 1) continue;
-                me.read(p.dmixed, at - p.ahead, n + edge, d);
+                me.gather(strided(p.dmixed), me.which, at - p.ahead, n + edge, d);
                 me.convolve(1, at - p.ahead, n + edge, x, c1);
                 me.convolve(2, at - p.ahead, n + edge, x2, c2);
                 multiply(c1, d, channels, n + edge);

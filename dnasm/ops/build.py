@@ -60,6 +60,7 @@ def cpu_library() -> Library:
         (*kernels, Unit("bindings.cpp", ("g++", *binding_flags), "bindings.o")),
         ("g++", "-shared", "-pthread", f"-L{torch_folder / 'lib'}", *_LINK),
         (f"torch {torch.__version__}", _cpu_identity()),
+        folders=("fftconv", "short"),
         takes="about 15 seconds",
     )
 

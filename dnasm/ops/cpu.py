@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dnasm.errors import BackendUnavailable
 from dnasm.ops import build, reference
-from dnasm.ops.operands import GRADIENTS, Operands
+from dnasm.ops.operands import Operands, bits
 from dnasm.ops.plan import cpu_radices, packed_length, tile_length
 
 Groups = dict[int, list[tuple[int, int]]]
@@ -62,41 +62,18 @@ def _layout(plans: Groups) -> Tensor:
     return torch.tensor(flat, dtype=torch.int64)
 
 
-def _values(op: Operands, plans: Groups) -> Tensor | None:
-    """The caller's spectrum, if it is of the one plan that is used."""
-    if op.values is None or len(plans) != 1 or op.values.shape[-1] != 2 * next(iter(plans)):
-        return None
-    return op.values
-
-
-def _contiguous(x: Tensor | None) -> Tensor | None:
-    # A row whose samples are far apart costs a cache line a sample: one copy for all channels together is cheaper.
-    return x if x is None or x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
 def forward(op: Operands, plans: Groups) -> Tensor:
     """`fftconv` in C++."""
-    y = torch.empty(op.u.shape, dtype=op.u.dtype)
-    u, in_gate, out_gate = (_contiguous(x) for x in (op.u, op.in_gate, op.out_gate))
-    torch.ops.dnasm_cpu.forward(u, op.k, in_gate, out_gate, op.skip, _values(op, plans), _layout(plans), y)
-    return y
+    return torch.ops.dnasm_cpu.convolve(op.u, op.k, op.in_gate, op.out_gate, op.skip, op.values, _layout(plans))[0]
 
 
 def backward(op: Operands, dy: Tensor, needs: tuple[bool, ...], plans: Groups) -> list[Tensor | None]:
     """Its gradients in C++: for u, k, in_gate, out_gate and skip, None where not needed."""
-    tensors = [getattr(op, name) if need else None for name, need in zip(GRADIENTS, needs, strict=True)]
-    grads = [
-        None if t is None else torch.zeros(t.shape) if name in ("k", "skip") else torch.empty(t.shape, dtype=t.dtype)
-        for name, t in zip(GRADIENTS, tensors, strict=True)
-    ]
-    dy_, u, in_gate, out_gate = (_contiguous(x) for x in (dy, op.u, op.in_gate, op.out_gate))
-    torch.ops.dnasm_cpu.backward(dy_, u, op.k, in_gate, out_gate, op.skip, _values(op, plans), _layout(plans), *grads)
-    return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(grads, tensors, strict=True)]
+    inputs = op.u, op.k, op.in_gate, op.out_gate, op.skip, op.values
+    return list(torch.ops.dnasm_cpu.gradients(dy, *inputs, _layout(plans), bits(needs)))
 
 
 def spectrum(k: Tensor, length: int, bidirectional: bool) -> Tensor:
-    """Spectra (d, 2 L) for signals of `length`, as `forward` takes them for its values."""
-    plan = _plan(length, k.shape[-1], bidirectional)
-    values = torch.empty(k.shape[0], 2 * plan)
-    torch.ops.dnasm_cpu.spectrum(k, _layout({plan: [(0, length)]}), values)
-    return values
+    """Spectra for signals of `length`, as `forward` takes them for its values."""
+    layout = _layout({_plan(length, k.shape[-1], bidirectional): [(0, length)]})
+    return torch.ops.dnasm_cpu.spectrum(k, length, 0, layout)  # 0: signals of any dtype

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dnasm.errors import BackendUnavailable
 from dnasm.ops import build, reference
-from dnasm.ops.operands import GRADIENTS, Operands
+from dnasm.ops.operands import GRADIENTS, Operands, bits
 
 FAST, FLOAT32, DIRECT = 0, 1, 2
 DIRECT_TAPS = {False: ((8192, 512), (4096, 256), (512, 128)), True: ((32769, 512), (32768, 256), (8192, 128))}
@@ -182,11 +182,6 @@ def _forward(op: Operands) -> Tensor:
 def _backward(op: Operands, dy: Tensor, needs: tuple[bool, ...]) -> list[Tensor | None]:
     inputs = op.u, op.k, op.in_gate, op.out_gate, op.skip, op.values
     return list(torch.ops.dnasm_cuda.gradients(dy, *inputs, way_back(op.u, op.k, precision_of(op)), bits(needs)))
-
-
-def bits(needs: tuple[bool, ...]) -> int:
-    """Which of `GRADIENTS` are needed, as the kernels' operator takes it."""
-    return sum(need << i for i, need in enumerate(needs))
 
 
 def _lengths(op: Operands) -> list[int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from dnasm.ops import backends, cuda, registration
+from dnasm.ops.operands import bits
 
 _PLAIN = frozenset((Tensor, Parameter))
 _DEVICE = "cuda"
@@ -64,7 +65,7 @@ class _Convolution(torch.autograd.Function):
         values: Tensor | None, precision: str | None, number: int,
     ) -> Tensor:  # fmt: skip
         y, spectrum = torch.ops.dnasm_cuda.convolve(u, k, in_gate, out_gate, skip, values, number)
-        if values is None and spectrum.nbytes <= max(u.nbytes, _SMALL):
+        if values is None and spectrum is not None and spectrum.nbytes <= max(u.nbytes, _SMALL):
             values = spectrum
         ctx.save_for_backward(u, k, in_gate, out_gate, skip, values)
         ctx.options = precision, number
@@ -83,7 +84,7 @@ class _Convolution(torch.autograd.Function):
             number = cuda.way_back(tensors[0], tensors[1], number)
             if backends.recording():
                 _note(tensors[0], number, "backward")
-            grads = torch.ops.dnasm_cuda.gradients(dy, *tensors, values, number, cuda.bits(needs))
+            grads = torch.ops.dnasm_cuda.gradients(dy, *tensors, values, number, bits(needs))
         return (*grads, None, None, None)
 
 

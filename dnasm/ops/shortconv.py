@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dnasm.ops import backends, cpu, cuda, reference
 from dnasm.ops.library import Operator, register
+from dnasm.ops.operands import require_tensor
 
 MAX_TAPS = {"cpu": 64, "cuda": 8}
 """More are a long filter: the kernels hold a span and its neighbours in a buffer."""
@@ -41,6 +42,9 @@ def short_conv(
 
 def check(x: Tensor, weight: Tensor, bias: Tensor | None, ahead: int) -> None:
     """Refuse what cannot be convolved, by name."""
+    require_tensor("x", x)
+    require_tensor("weight", weight)
+    require_tensor("bias", bias, optional=True)
     for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
         if tensor is not None and not tensor.is_floating_point():
             raise TypeError(f"{name} is {tensor.dtype}; it must be floating point: {name}.float()")
@@ -67,6 +71,11 @@ def _native(x: Tensor, weight: Tensor) -> bool:
     return not why
 
 
+def _kernels(x: Tensor) -> Any:
+    """Operators of csrc/bindings.cpp for a tensor's device."""
+    return torch.ops.dnasm_cuda if x.device.type == "cuda" else torch.ops.dnasm_cpu
+
+
 def _plain(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return weight.float().contiguous(), None if bias is None else bias.float().contiguous()
 
@@ -81,11 +90,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, ahead: int, streams:
             return [y]
         gate, left, right = y.chunk(3, 1)
         return [gate.contiguous(), left * right]
-    if x.device.type == "cuda":
-        return list(torch.ops.dnasm_cuda.short_convolve(x, *_plain(weight, bias), streams, ahead))[: 1 + (streams == 3)]
-    results = [x.new_empty(x.shape[0], x.shape[1] // streams, x.shape[2]) for _ in range(1 + (streams == 3))]
-    torch.ops.dnasm_cpu.short_forward(x, *_plain(weight, bias), streams, ahead, *results, *[None] * (2 - len(results)))
-    return results
+    results = _kernels(x).short_convolve(x, *_plain(weight, bias), streams, ahead)
+    return list(results[: 1 + (streams == 3)])
 
 
 def backward(
@@ -95,12 +101,9 @@ def backward(
     streams = 1 if dmixed is None else 3
     if not _native(x, weight):
         dx, dweight, dbias = _torch_backward(dy, dmixed, x, weight, bias, ahead)
-    elif x.device.type == "cuda":
-        dx = torch.empty_like(x)
-        dweight, dbias = torch.ops.dnasm_cuda.short_gradients(dy, dmixed, x, *_plain(weight, bias), streams, ahead, dx)
     else:
-        dx, dweight, dbias = torch.empty_like(x), torch.zeros(weight.shape), torch.zeros(weight.shape[0])
-        torch.ops.dnasm_cpu.short_backward(dy, dmixed, x, *_plain(weight, bias), streams, ahead, dx, dweight, dbias)
+        dx = torch.empty_like(x)
+        dweight, dbias = _kernels(x).short_gradients(dy, dmixed, x, *_plain(weight, bias), streams, ahead, dx)
     return dx, dweight.to(weight.dtype), dbias.to(weight.dtype if bias is None else bias.dtype)
 
 

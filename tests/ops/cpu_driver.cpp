@@ -7,6 +7,7 @@
 
 #include "cpu/fftconv.h"
 #include "cpu/shortconv.h"
+#include "cpu/vector.h"
 
 using namespace dnasm::cpu;
 
@@ -23,12 +24,10 @@ struct Fresh final : Threads {
 constexpr int64_t kBatch = 2, kChannels = 3;
 using Floats = std::vector<float>;
 
-View rows(Floats& data, int64_t length) {
-    return {reinterpret_cast<char*>(data.data()), kChannels * length, length, 1, Type::kFloat};
-}
+dnasm::Rows rows(Floats& data, int64_t length) { return {data.data(), kChannels * length, length}; }
 
-View columns(Floats& data, int64_t length) {  // (batch, length, channels), seen as (batch, channels, length)
-    return {reinterpret_cast<char*>(data.data()), kChannels * length, 1, kChannels, Type::kFloat};
+dnasm::Strided columns(Floats& data, int64_t length) {  // (batch, length, channels), seen as (batch, channels, length)
+    return {data.data(), kChannels * length, 1, kChannels};
 }
 
 void long_convolution(int64_t plan, std::vector<int> radices, int64_t length, int64_t taps, bool bidirectional) {
@@ -39,7 +38,8 @@ void long_convolution(int64_t plan, std::vector<int> radices, int64_t length, in
     Params p{};
     p.batch = kBatch;
     p.channels = kChannels;
-    p.taps = taps;
+    p.filter = k.data();
+    p.filter_length = taps;
     p.bidirectional = bidirectional;
     p.u = rows(u, length);
     p.in_gate = p.out_gate = rows(gate, length);
@@ -48,8 +48,7 @@ void long_convolution(int64_t plan, std::vector<int> radices, int64_t length, in
     p.du = rows(du, length);
     p.din_gate = rows(din, length);
     p.dout_gate = rows(dout, length);
-    p.k = {reinterpret_cast<char*>(k.data()), taps, (bidirectional ? 2 : 1) * taps, 1, Type::kFloat};
-    p.skip = {reinterpret_cast<char*>(skip.data()), 0, 1, 0, Type::kFloat};
+    p.skip = skip.data();
     p.dk = dk.data();
     p.dskip = dskip.data();
     p.groups = {{plan, std::move(radices), {{0, length / 3}, {length / 3, length}}}};
@@ -57,8 +56,10 @@ void long_convolution(int64_t plan, std::vector<int> radices, int64_t length, in
     forward(p);
     if (!bidirectional && std::fabs(y[0] - 2 * 2 * (0.5f + 1)) > 1e-3f) std::exit(1);  // gate * gate * (k[0] + skip)
     backward(p);
-    Floats values(size_t(2 * kChannels * plan));
-    spectrum(p, values.data());
+    p.groups[0].pieces = {{0, length}};
+    std::vector<Cvec> values(spectrum_bytes(p) / sizeof(Cvec));
+    p.spectrum = values.data();
+    filter_spectrum(p);
 }
 
 void short_convolution(int64_t length, int64_t streams) {
@@ -72,7 +73,7 @@ void short_convolution(int64_t length, int64_t streams) {
     p.channels = channels;
     p.length = length;
     p.taps = 3;
-    p.streams = streams;
+    p.streams = int(streams);
     p.x = columns(x, length);
     p.y = p.dy = rows(y, length);
     p.mixed = p.dmixed = rows(mixed, length);
