@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dnasm.models.mixers import h3_step
+from dnasm.config import ModelConfig
+from dnasm.models.mixers import H3, h3_step
 
 B, N, H, STATES = 2, 2, 3, 8
 
@@ -45,6 +46,21 @@ def test_it_compiles_whole_and_writes_the_same_state() -> None:
     torch.testing.assert_close(compiled[3:6], plain[3:6])
     for i in (3, 4, 5):
         assert not torch.equal(plain[i], _inputs()[i]), "the keys and the oscillators went on"
+
+
+@pytest.mark.parametrize("begun", [0, 5, 2 * STATES + 3])
+def test_steps_are_the_convolutions_of_all_keys_so_far(begun: int) -> None:
+    """From an empty ring, and from one that a piece left at some place; over more than two rounds, and a piece again."""
+    draw = torch.Generator().manual_seed(1)
+    layer = H3(ModelConfig(family="h3", d_model=N * H, head_dim=N, state_size=STATES, max_length=None)).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():  # no two taps are alike, so that no shift of the ring can hide
+            parameter += 0.3 * torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
+        sizes = [begun] * (begun > 0) + [1] * (2 * STATES + 5) + [4, 1, 1]
+        x = torch.randn(B, sum(sizes), N * H, generator=draw, dtype=torch.float64)
+        whole, state = layer(x), layer.start(B, x.shape[1])
+        pieces = [layer.extend(part, state) for part in x.split(sizes, 1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-9, rtol=1e-7)
 
 
 def test_where_no_compiler_works_it_runs_as_it_is(
