@@ -66,14 +66,20 @@ def stretches(model: LanguageModel, last: int, device: str, few: int | None) -> 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     for name in MODELS:
         points = [row for row in rows if row["model"] == name]
         places, times = [row["to"] for row in points], [1e3 * row["seconds_per_token"] for row in points]
-        axes.plot(places, times, marker="o", label=name)
+        axes.plot(places, times, marker="o", label=name, markersize=4)
     axes.set(xscale="log", yscale="log", xlabel="position", ylabel="ms a token")
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda position, _: f"{position:,.0f}"))
+    axes.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(bottom=1)
+    axes.grid(color="#e5e8ec", linewidth=0.6)
     axes.set_title(f"{rows[0]['device']}, batch 1, 2 layers of 128 channels", fontsize=9)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)

@@ -68,14 +68,15 @@ def mutation_figure(
         sequence: Letters.
         start: Of the first one, 0-based; ticks stand at the middle of a base and count from 1.
         tracks: Drawn as logos with one scale each.
-        maps: Each has colours of its own, 0 in the middle, and a bar that explains them.
+        maps: Each has colours of its own, 0 in the middle, and a bar that explains them. They reach as far as the
+            substitutions do; a deletion beyond is drawn in the last colour, and the bar then ends in a point.
         title: Any text.
     """
     line = _LINE if len(sequence) <= 3 * _LINE else _LINE * 3 // 2
     line, origin = min(line, len(sequence)), start + 0.5
     lines = [(first, min(first + line, len(sequence))) for first in range(0, len(sequence), line)]
     used = [heat.values[:, : 5 if np.isfinite(heat.values[:, 4]).any() else 4] for heat in maps]
-    norms = [Normalize(-reach, reach) for reach in map(_reach, used)]
+    norms = [Normalize(-reach, reach) for reach in (_reach(values[:, :4]) for values in used)]
     heights = [0.75] * len(tracks) + [0.16 * values.shape[1] for values in used]
     with matplotlib.rc_context(_STYLE):
         width = max(_NARROWEST, _WIDTH * min(1.0, 0.15 + line / _FULL))
@@ -92,7 +93,8 @@ def mutation_figure(
                 _draw_track(axis, track, sequence, origin, first, last)
             for axis, heat, values, norm in zip(axes[len(tracks) :], maps, used, norms, strict=True):
                 _draw_map(axis, values, norm, sequence, origin, first, last)
-                bar = band.colorbar(ScalarMappable(norm, "RdBu_r"), ax=axis, fraction=0.012, pad=0.005, aspect=7)
+                colours, ends = ScalarMappable(norm, "RdBu_r"), _beyond(values, norm)
+                bar = band.colorbar(colours, ax=axis, fraction=0.012, pad=0.005, aspect=7, extend=ends)
                 bar.outline.set_visible(False)
                 bar.locator = MaxNLocator(2, symmetric=True)
                 bar.ax.tick_params(labelsize=6, length=2)
@@ -110,6 +112,15 @@ def mutation_figure(
 def _reach(values: Values) -> float:
     known = np.abs(values[np.isfinite(values)])
     return max(float(np.quantile(known, 0.99)) if known.size else 1.0, 1e-6)
+
+
+def _beyond(values: Values, norm: Normalize) -> str:
+    """Which ends of a colour bar values leave, in matplotlib's words."""
+    assert norm.vmin is not None
+    assert norm.vmax is not None
+    known = values[np.isfinite(values)]
+    low, high = bool((known < norm.vmin).any()), bool((known > norm.vmax).any())
+    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[low, high]
 
 
 def _draw_track(axis: Axes, track: LetterTrack, sequence: str, start: float, first: int, last: int) -> None:

@@ -50,7 +50,7 @@ def test_it_compiles_whole_and_writes_the_same_state() -> None:
 
 @pytest.mark.parametrize("begun", [0, 5, 2 * STATES + 3])
 def test_steps_are_the_convolutions_of_all_keys_so_far(begun: int) -> None:
-    """From an empty ring, and from one that a piece left at some place; over more than two rounds, and a piece again."""
+    """From an empty ring, and from one that a piece left at some place; over two rounds and more, then a piece."""
     draw = torch.Generator().manual_seed(1)
     layer = H3(ModelConfig(family="h3", d_model=N * H, head_dim=N, state_size=STATES, max_length=None)).double()
     with torch.no_grad():
