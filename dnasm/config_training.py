@@ -102,5 +102,7 @@ class TrainerConfig:
     """Share of training that these stages take, each as long as the others."""
     checkpoint_activations: bool = False
     """Keep only the input of each block and compute the rest again: about a third more time, far less memory."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile blocks, last norm and loss, which takes tens of seconds; `auto`: on a GPU, where a run is long enough."""
     deterministic: bool = False
     """Refuse operations that give other sums from run to run on a GPU; a CPU run always repeats itself."""

@@ -23,6 +23,7 @@ from dnasm.config import BenchConfig, ModelConfig
 from dnasm.memory import ROWS
 from dnasm.models import build_model
 from dnasm.models.backbone import LanguageModel
+from dnasm.models.compiled import compile_parts
 from dnasm.presets import preset
 from dnasm.tasks.bench import Row, say
 from dnasm.tasks.bench_device import ceilings, pick, timed
@@ -192,12 +193,8 @@ class Trainer:
             self.model = contender.build(case).train()
         self.case, self.device = case, device
         self.setting = {"compiled": compiled, "recomputed": recompute}
-        self.loss = torch.compile(_loss, dynamic=False) if compiled else _loss
         blocks = _blocks(self.model)
-        if compiled:
-            for block in blocks:
-                block.compile()
-            compile_norm(_final_norm(self.model))
+        self.loss = compile_parts(blocks, _final_norm(self.model), _loss) if compiled else _loss
         if recompute:
             for i, block in enumerate(blocks):
                 blocks[i] = Recomputed(block)
@@ -243,16 +240,6 @@ class Trainer:
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-
-
-def compile_norm(norm: nn.Module) -> None:
-    """Compile one of torch's own modules; `Module.compile` passes over those, whose frames it does not look into."""
-    forward = norm.forward
-
-    def run(x: Tensor) -> Tensor:
-        return cast(Tensor, forward(x))
-
-    norm.forward = torch.compile(run, dynamic=False)
 
 
 class Recomputed(nn.Module):

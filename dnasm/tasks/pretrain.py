@@ -21,6 +21,7 @@ from dnasm.tasks.export import export_checkpoint
 from dnasm.tasks.forward_batches import is_out_of_memory
 from dnasm.tasks.outputs import check_new_folder, check_space, make_folder
 from dnasm.tasks.run_record import now, write_run_json, write_text
+from dnasm.training.compilation import Compilation
 from dnasm.training.length_warmup import LengthWarmup
 from dnasm.training.result import Fit
 from dnasm.training.schedule import Schedule
@@ -43,6 +44,7 @@ class Plan:
     genomes: list[str]
     """A short name for each genome."""
     parameters: int
+    compilation: Compilation
 
     def text(self) -> str:
         """Say it in a few lines."""
@@ -65,7 +67,7 @@ class Plan:
             f"model    {c.model.family}, {c.model.num_layers} layers of {c.model.d_model} channels, "
             f"{self.parameters:,} parameters",
             f"steps    {c.trainer.max_steps:,} ({tokens}){limit}",
-            f"device   {self.device}, convolution backend {c.conv_backend}, seed {c.seed}",
+            f"device   {self.device}, {self.compilation}, convolution backend {c.conv_backend}, seed {c.seed}",
         ])  # fmt: skip
 
 
@@ -123,7 +125,8 @@ def make_plan(config: PretrainConfig) -> Plan:
         parameters = sum(parameter.numel() for parameter in build_model(config.model).parameters())
     corpus = Corpus(config.data, seed=config.seed)
     check_space(folder, parameters * _BYTES_PER_PARAMETER)
-    return Plan(config, folder, device, corpus, schedule, _short_names(config), parameters)
+    compilation = Compilation.of(config.trainer, config.data, device)
+    return Plan(config, folder, device, corpus, schedule, _short_names(config), parameters, compilation)
 
 
 def _check_settings(config: PretrainConfig, device: torch.device) -> None:
@@ -186,6 +189,7 @@ def _train(plan: Plan) -> Fit:
         provenance={"verb": "pretrain", "seed": config.seed, "genomes": plan.genomes, "window": config.data.window},
         seed=config.seed,
         lengths=LengthWarmup.of(config.trainer, config.data.window),
+        compilation=plan.compilation,
     )
     data = PretrainingData(config.data, seed=config.seed, corpus=plan.corpus)
     try:

@@ -39,3 +39,9 @@ class LengthWarmup:
         stages = (self.window // self.first).bit_length() - 1
         done = int(progress / self.share * stages)
         return min(self.window, self.first << min(done, stages))
+
+    def shares(self) -> dict[int, float]:
+        """Share of training that each length has."""
+        stages = (self.window // self.first).bit_length() - 1
+        short = {self.first << i: self.share / stages for i in range(stages)}
+        return short | {self.window: 1 - self.share if stages else 1.0}

@@ -3,7 +3,7 @@
 import csv
 import math
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +63,46 @@ def genome_columns(genomes: list[str]) -> list[str]:
 
 
 class RunLog(Callback):
-    """Sends training metrics to the loggers every few steps, and validation metrics when there are any."""
+    """Sends training metrics to the loggers every few steps, and validation metrics when there are any.
+
+    Those of a step are sent when the next one is on its way, so that a GPU need not wait for them.
+    """
+
+    def __init__(self) -> None:
+        self._due: Callable[[], None] | None = None
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, Pretraining)
+        self._send_due()
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
         if accumulating or (trainer.global_step % LOG_EVERY and not trainer.should_stop):
             return
-        nats = module.train_nats.take()
-        self._send(trainer, module, {
-            "lr": module.rate,
-            "grad_norm": module.grad_norm,
-            "train_nats": nats,
-            "train_bits_per_base": nats / math.log(2),
-        })  # fmt: skip
+        self._due = self._training(trainer, module)
+
+    def _training(self, trainer: Trainer, module: Pretraining) -> Callable[[], None]:
+        """Note what is to be said of this step; its numbers arrive later."""
+        common, step, rate = self._common(trainer, module), trainer.global_step, module.rate
+        loss, norm = module.train_nats.take(), module.grad_norm
+        assert loss is not None, "a step has a loss"
+        assert norm is not None, "a step has a gradient"
+
+        def send() -> None:
+            nats = loss.item()
+            row = {"lr": rate, "grad_norm": norm.item(), "train_nats": nats, "train_bits_per_base": nats / math.log(2)}
+            _send(trainer, common | row, step)
+
+        return send
+
+    def _send_due(self) -> None:
+        if self._due is not None:
+            self._due()
+            self._due = None
+
+    def on_validation_start(self, trainer: Trainer, module: Any) -> None:
+        self._send_due()
+
+    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
+        self._send_due()
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         assert isinstance(module, Pretraining)
@@ -84,18 +110,20 @@ class RunLog(Callback):
             return
         result = module.validation
         by_genome = zip(genome_columns(module.genomes), result.genome_bits_per_base, strict=False)
-        self._send(
-            trainer, module, {"val_nats": result.nats, "val_bits_per_base": result.bits_per_base, **dict(by_genome)}
-        )
+        row = {"val_nats": result.nats, "val_bits_per_base": result.bits_per_base, **dict(by_genome)}
+        _send(trainer, self._common(trainer, module) | row, trainer.global_step)
 
-    def _send(self, trainer: Trainer, module: Pretraining, metrics: dict[str, float]) -> None:
-        common = {
+    def _common(self, trainer: Trainer, module: Pretraining) -> dict[str, float | int]:
+        return {
             "epoch": trainer.current_epoch,
             "seconds": round(module.clock.seconds, 3),
             "tokens": module.tokens_seen,
         }
-        for logger in trainer.loggers:
-            logger.log_metrics(common | metrics, trainer.global_step)
+
+
+def _send(trainer: Trainer, metrics: dict[str, float | int], step: int) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step)
 
 
 def write_position_loss(path: Path, result: ValidationResult) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from dnasm.models.likelihood import target_log_probs
+from dnasm.training.arrival import Arrival
 from dnasm.training.result import ValidationResult
 
 MAX_POSITION_BINS = 1024
@@ -87,8 +88,8 @@ class RunningMean:
     def add(self, value: Tensor) -> None:
         self._values.append(value.detach())
 
-    def take(self) -> float:
-        """Return the mean and start again; nan if nothing was added."""
+    def take(self) -> Arrival | None:
+        """Return the mean and start again; None if nothing was added."""
         values: Sequence[Tensor] = self._values
         self._values = []
-        return torch.stack(list(values)).double().mean().item() if values else math.nan
+        return Arrival(torch.stack(list(values)).double().mean()) if values else None

@@ -1,7 +1,8 @@
 """Pretraining as a Lightning module: model, loss, optimizer, learning rate, validation."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +14,10 @@ from torch import Tensor
 from dnasm.config import OptimConfig
 from dnasm.errors import TrainingDiverged
 from dnasm.models.backbone import LanguageModel
+from dnasm.models.compiled import compile_parts
 from dnasm.training import CHECKPOINT_SCHEMA
+from dnasm.training.arrival import Arrival
+from dnasm.training.compilation import Compilation
 from dnasm.training.length_warmup import LengthWarmup
 from dnasm.training.loss import RunningMean, ValidationTally, next_base_loss
 from dnasm.training.masking import mask_batch
@@ -39,6 +43,7 @@ class Pretraining(LightningModule):
         provenance: Mapping[str, Any],
         seed: int = 0,
         lengths: LengthWarmup | None = None,
+        compilation: Compilation | None = None,
     ) -> None:
         """Take what training needs.
 
@@ -51,6 +56,7 @@ class Pretraining(LightningModule):
             provenance: What checkpoints say of their origin; plain JSON values.
             seed: Seed of the masks.
             lengths: Lengths that windows are cut into as training goes on; None: whole windows.
+            compilation: Which batches run compiled; None: none.
         """
         super().__init__()
         self.model = model
@@ -58,10 +64,17 @@ class Pretraining(LightningModule):
         self.genomes, self.window = list(genomes), window
         self.provenance = dict(provenance)
         self.seed, self.lengths = seed, lengths
+        self.compilation = compilation
+        self._loss: Callable[[Tensor, Tensor, Tensor], Tensor] = next_base_loss
+        self._covered = True
+        if compilation is not None and compilation.lengths:
+            self._loss = compile_parts(model.backbone.layers, model.backbone.ln_f, next_base_loss)
         self.clock = Stopwatch()
         self.train_nats = RunningMean()
         self.tokens_seen = 0
-        self.grad_norm, self.rate = math.nan, math.nan
+        self.rate = math.nan
+        self.grad_norm: Arrival | None = None
+        self._unchecked: int | None = None
         self.validation: ValidationResult | None = None
         self._tally: ValidationTally | None = None
 
@@ -75,11 +88,20 @@ class Pretraining(LightningModule):
         length = self.window
         if self.lengths is not None:
             length = self.lengths.length(self.schedule.progress(self.global_step, self.clock.seconds))
-        logits, tokens, weights = self._predict(batch, length)
-        loss = next_base_loss(logits, tokens, weights)
+        self._covered = self.compilation is None or self.compilation.covers(batch["tokens"].numel(), length)
+        with self._compiler(used=self._covered):
+            loss = self._loss(*self._predict(batch, length))
         self.train_nats.add(loss)
         self.tokens_seen += batch["tokens"].numel() * self.trainer.world_size
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Take gradients; blocks that run again for theirs run as they ran."""
+        with self._compiler(used=self._covered):
+            super().backward(loss, *args, **kwargs)
+
+    def _compiler(self, *, used: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if used else torch.compiler.set_stance("force_eager")
 
     def _predict(self, batch: dict[str, Tensor], length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, of which `[:, i]` are for token i + 1, tokens, and what each counts as a target."""
@@ -97,27 +119,49 @@ class Pretraining(LightningModule):
     ) -> None:
         """Clip the gradient to `optim.clip_norm` and set the step's learning rate: the last thing before the step.
 
+        A GPU skips a step whose gradient is not finite by itself, so that the host hears of it one step later and never
+        waits.
+
         Raises:
             TrainingDiverged: If the gradient is not finite.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
-        self.grad_norm = norm.item()
-        if not math.isfinite(self.grad_norm):
-            raise TrainingDiverged(
-                f"the gradient is {self.grad_norm} at step {self.global_step + 1}, learning rate {self.rate:.3g}; "
-                "lower optim.lr, lengthen optim.warmup_steps, or check the data"
-            )
+        self.check_gradient()
         factor = self.schedule.factor(self.global_step, self.clock.seconds)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.rate = self.optim.lr * factor
+        self.grad_norm, self._unchecked = Arrival(norm), self.global_step + 1
+        if norm.is_cuda:
+            inner: Any = getattr(optimizer, "optimizer", optimizer)
+            inner.found_inf = (~norm.isfinite()).float()  # what AMP's scaler sets: AdamW leaves the step out
+        else:
+            self.check_gradient()
+
+    def check_gradient(self) -> None:
+        """Wait for the norm of the last gradient.
+
+        Raises:
+            TrainingDiverged: If it is not finite.
+        """
+        if self._unchecked is None or self.grad_norm is None:
+            return
+        step, self._unchecked = self._unchecked, None
+        norm = self.grad_norm.item()
+        if not math.isfinite(norm):
+            raise TrainingDiverged(
+                f"the gradient is {norm} at step {step}, learning rate {self.rate:.3g}; "
+                "lower optim.lr, lengthen optim.warmup_steps, or check the data"
+            )
 
     def on_validation_epoch_start(self) -> None:
+        self.check_gradient()
         self._tally = ValidationTally(len(self.genomes), self.window, self.device)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         assert self._tally is not None
-        logits, tokens, weights = self._predict(batch, self.window)
+        with self._compiler(used=self.compilation is None):  # as the exported model runs, and whatever the batch
+            logits, tokens, weights = self._predict(batch, self.window)
         self._tally.add(logits, tokens, weights, batch["windows"][:, 0])
 
     def on_validation_epoch_end(self) -> None:

@@ -59,8 +59,8 @@ class TrainingProgress(Callback):
 
     def _tell(self, trainer: Trainer, module: Pretraining) -> None:
         self._told = time.monotonic()
-        recent = self._recent.take() / math.log(2)
-        self._training = self._training if math.isnan(recent) else recent
+        if (recent := self._recent.take()) is not None:
+            self._training = recent.item() / math.log(2)
         if self._bar is not None:
             done = module.schedule.progress(trainer.global_step, module.clock.seconds)
             self._bar.update(self._bar.task_ids[0], completed=done, description=self._status(trainer, module))

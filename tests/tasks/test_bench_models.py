@@ -13,7 +13,7 @@ from dnasm.models import build_model
 from dnasm.presets import preset
 from dnasm.tasks import bench_generate, bench_train
 from dnasm.tasks.bench_generate import StateDecoder
-from dnasm.tasks.bench_train import Case, Recomputed, Trainer, compile_norm
+from dnasm.tasks.bench_train import Case, Recomputed, Trainer
 from dnasm.tasks.bench_transformer import EagerDecoder, GraphDecoder, Transformer
 
 CASE = Case("tiny", 48, 2)
@@ -122,19 +122,3 @@ def test_generation_is_timed_for_everyone_and_far_along(monkeypatch: pytest.Monk
     assert all(r["tokens_per_second"] == pytest.approx(10 / r["seconds"]) for r in prompts)
     assert [r["position"] for r in far] == [16, 48]
     assert all(r["token_seconds"] > 0 for r in far)
-
-
-def test_the_final_norm_is_compiled_though_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs: list[torch.fx.GraphModule] = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> torch.fx.GraphModule:
-        graphs.append(graph)
-        return graph
-
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(function, backend=backend, **options))
-    norm, x = nn.LayerNorm(8), torch.randn(3, 8)
-    expected = norm(x)
-    compile_norm(norm)
-    torch.testing.assert_close(norm(x), expected)
-    assert len(graphs) == 1
