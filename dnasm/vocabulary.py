@@ -7,7 +7,6 @@ another base; every other IUPAC code is read as N. Models hold `NUM_ROWS` rows s
 import numpy as np
 import numpy.typing as npt
 
-SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", "[RESERVED]", "[UNK]")
 CLS, SEP, BOS, MASK, PAD, RESERVED, UNK = range(7)
 A, C, G, T, N = range(7, 12)
 BASES = (A, C, G, T)

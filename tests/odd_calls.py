@@ -11,7 +11,7 @@ import torch
 import dnasm
 from dnasm.config import ModelConfig
 from dnasm.models import build_model
-from dnasm.ops import fftconv, fftconv_step, hyena_operator, spectrum
+from dnasm.ops import fftconv, fftconv_step, hyena_operator, short_conv, spectrum
 
 u, k = torch.randn(2, 4, 10), torch.randn(4, 10)
 _, state = fftconv_step(u, k)
@@ -31,6 +31,8 @@ CALLS: dict[str, Callable[[], object]] = {
     "step: channels": lambda: fftconv_step(torch.randn(2, 5, 10), torch.randn(5, 10), state),
     "step: batch": lambda: fftconv_step(u[:1], k, state),
     "step: taps": lambda: fftconv_step(u, k[:, :9], state),
+    "short: number": lambda: short_conv(u, 1.0),
+    "short: empty": lambda: short_conv(u[..., :0], torch.randn(4, 3)),
     "hyena: array": lambda: hyena_operator(torch.randn(2, 12, 10), k, short_weight=np.ones((12, 3))),
     "tokens: one row": lambda: model(tokens[0]),
     "tokens: floats": lambda: model(tokens.float()),

@@ -15,6 +15,8 @@ MESSAGES = {
     "step: channels": ("ValueError", "state is (2, 4, 9), chunk and k need (2, 5, 9)"),
     "step: batch": ("ValueError", "state is (2, 4, 9), chunk and k need (1, 4, 9)"),
     "step: taps": ("ValueError", "state is (2, 4, 9), chunk and k need (2, 4, 8)"),
+    "short: number": ("TypeError", "weight is a float; it must be a tensor"),
+    "short: empty": ("ValueError", "x has shape (2, 4, 0): no positions to convolve"),
     "hyena: array": ("TypeError", "short_weight is a ndarray; it must be a tensor"),
     "tokens: one row": ("ConfigError", "tokens have shape (10,); a model takes (batch, length): tokens[None]"),
     "tokens: floats": ("ConfigError", "tokens are torch.float32; they must be integers: tokens.long()"),

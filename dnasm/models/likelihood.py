@@ -3,20 +3,13 @@
 A base's value depends on what stands before it alone: not on padding, and only by rounding on the batch.
 """
 
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Float64, Integer
 from torch import Tensor
 
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
-from dnasm.models.backbone import LanguageModel
-from dnasm.vocabulary import NUM_ROWS, PAD, A, T
-
-Sequences = Sequence[npt.NDArray[np.uint8]]
+from dnasm.vocabulary import NUM_ROWS, A, T
 
 
 def require_dna(config: ModelConfig) -> None:
@@ -86,35 +79,3 @@ def log_likelihood(logits: Float[Tensor, "b l v"], tokens: Integer[Tensor, "b l"
     if tokens.shape[1] < 2:
         raise ValueError(f"need at least 2 tokens to score a sequence, got {tokens.shape[1]}")
     return target_log_probs(logits, tokens).double().sum(1)
-
-
-def pad_right(sequences: Sequences) -> Integer[Tensor, "b l"]:
-    """Stack token arrays, the shorter ones padded on the right, where a causal model's values cannot see it."""
-    tokens = np.full((len(sequences), max(map(len, sequences), default=0)), PAD, dtype=np.uint8)
-    for row, sequence in zip(tokens, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return torch.from_numpy(tokens)
-
-
-@torch.inference_mode()
-def sequence_log_likelihoods(
-    model: LanguageModel, sequences: Sequences, batch_size: int = 16
-) -> npt.NDArray[np.float64]:
-    """Log-likelihood of each token array under the model, in nats, in the order given.
-
-    Sequences of like length share a batch, so that little is padded.
-    """
-    require_dna(model.config)
-    require_causal(model.config)
-    device = model.backbone.ln_f.weight.device
-    values = np.zeros(len(sequences))
-    for rows in _by_length(sequences, batch_size):
-        tokens = pad_right([sequences[i] for i in rows]).to(device)
-        values[rows] = log_likelihood(model(tokens), tokens).cpu().numpy()
-    return values
-
-
-def _by_length(sequences: Sequences, batch_size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]

@@ -46,6 +46,7 @@ def check(x: Tensor, weight: Tensor, bias: Tensor | None, ahead: int) -> None:
     require_tensor("weight", weight)
     require_tensor("bias", bias, optional=True)
     for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
+        require_tensor(name, tensor, optional=name == "bias")
         if tensor is not None and not tensor.is_floating_point():
             raise TypeError(f"{name} is {tensor.dtype}; it must be floating point: {name}.float()")
         if tensor is not None and tensor.device != x.device:
@@ -55,6 +56,8 @@ def check(x: Tensor, weight: Tensor, bias: Tensor | None, ahead: int) -> None:
             f"x has shape {tuple(x.shape)}, weight {tuple(weight.shape)}; they must be (batch, channels, length) and "
             "(channels, taps)"
         )
+    if x.shape[2] == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}: no positions to convolve; leave empty sequences out")
     if bias is not None and bias.shape != x.shape[1:2]:
         raise ValueError(f"bias has shape {tuple(bias.shape)}; it takes one number a channel: ({x.shape[1]},)")
     if not 0 <= ahead < weight.shape[1]:

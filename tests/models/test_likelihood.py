@@ -12,13 +12,12 @@ from dnasm.models import LanguageModel
 from dnasm.models.likelihood import (
     base_log_probs,
     log_likelihood,
-    pad_right,
     require_dna,
-    sequence_log_likelihoods,
     target_log_probs,
 )
 from dnasm.presets import preset
-from dnasm.vocabulary import PAD, encode
+from dnasm.tasks import likelihood
+from dnasm.vocabulary import encode
 
 
 def test_mass_on_other_tokens_is_left_out() -> None:
@@ -51,20 +50,15 @@ def test_long_sums_do_not_drift() -> None:
     assert value == pytest.approx(-1_000_000 * float(np.float32(np.log(4))), rel=1e-12)
 
 
-def test_padding_goes_right() -> None:
-    padded = pad_right([encode("ACGT"), encode("A")])
-    assert padded.tolist() == [[7, 8, 9, 10], [7, PAD, PAD, PAD]]
-    assert padded.dtype == torch.uint8
-
-
 def test_values_do_not_depend_on_the_batch(model: LanguageModel) -> None:
     rng = np.random.default_rng(0)
     sequences = [rng.integers(7, 11, size=n).astype(np.uint8) for n in (2, 40, 7, 130, 41, 64, 3, 99)]
-    alone = np.array([sequence_log_likelihoods(model, [s])[0] for s in sequences])
+    alone = np.array([likelihood.log_likelihood(model, [s])[0] for s in sequences])
     assert (alone < 0).all()
     for batch_size in (1, 3, 8):
-        np.testing.assert_allclose(sequence_log_likelihoods(model, sequences, batch_size), alone, rtol=1e-5)
-    backwards = sequence_log_likelihoods(model, sequences[::-1], 3)[::-1]
+        values = likelihood.log_likelihood(model, sequences, batch_size=batch_size)
+        np.testing.assert_allclose(values, alone, rtol=1e-5)
+    backwards = likelihood.log_likelihood(model, sequences[::-1], batch_size=3)[::-1]
     np.testing.assert_allclose(backwards, alone, rtol=1e-5)
 
 

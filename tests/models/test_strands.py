@@ -10,8 +10,8 @@ from torch import Tensor
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
 from dnasm.models import LanguageModel
-from dnasm.models.likelihood import sequence_log_likelihoods
 from dnasm.models.strands import StrandMean, complement_logits, reverse_complement
+from dnasm.tasks.likelihood import log_likelihood
 from dnasm.training.loss import next_base_loss
 from dnasm.vocabulary import PAD, encode
 
@@ -104,7 +104,7 @@ def test_what_needs_the_past_alone_is_refused(configs: dict[str, ModelConfig], m
     with pytest.raises(ConfigError, match="sees both sides"):
         model.start(1, 10)
     with pytest.raises(ConfigError, match="no likelihood"):
-        sequence_log_likelihoods(model, [encode("ACGT")])
+        log_likelihood(model, ["ACGT"])
     with pytest.raises(ConfigError, match="causal model's strands"):
         StrandMean(make_model(configs["hyena"]))
     with pytest.raises(ConfigError, match="equivariant is for DNA"):

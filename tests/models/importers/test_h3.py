@@ -17,9 +17,8 @@ from dnasm.models import LanguageModel
 from dnasm.models.importers import import_h3
 from dnasm.models.importers.h3 import H3Settings
 from dnasm.models.importers.source import read_source
-from dnasm.models.likelihood import sequence_log_likelihoods
 from dnasm.models.mixers import H3
-from dnasm.vocabulary import encode
+from dnasm.tasks.likelihood import log_likelihood
 from tests.models.plain_layers import State, attention, convolve, layer_norm, linear
 
 Maker = Callable[..., dict[str, Tensor]]
@@ -200,4 +199,4 @@ def test_what_does_not_fit_is_named(h3: Maker, tmp_path: Path, name: str, value:
 def test_verbs_on_dna_refuse_a_text_model(h3: Maker, tmp_path: Path) -> None:
     torch.save(h3(), tmp_path / "model.pt")
     with pytest.raises(ConfigError, match="'gpt2'"):
-        sequence_log_likelihoods(_read(tmp_path / "model.pt", num_heads=4), [encode("ACGT")])
+        log_likelihood(_read(tmp_path / "model.pt", num_heads=4), ["ACGT"])
