@@ -103,8 +103,8 @@ class VariantScorer:
             verdict, windows = self._windows(allele)
             pairs = {
                 strand: Pair(
-                    _number(distinct, pair.reference, pair.cut),
-                    _number(distinct, pair.alternate, pair.cut),
+                    _number(distinct, pair.reference, pair),
+                    _number(distinct, pair.alternate, pair),
                     pair.first,
                     pair.ref_length,
                     pair.alt_length,
@@ -168,9 +168,9 @@ def pick_window(model: nn.Module, window: int | None) -> int:
     return window
 
 
-def _number(distinct: dict[Window, int], window: Tokens, cut: int) -> int:
+def _number(distinct: dict[Window, int], window: Tokens, pair: WindowPair) -> int:
     """Give equal windows the same number, so that the model reads each once."""
-    return distinct.setdefault(Window(window.tobytes(), cut), len(distinct))
+    return distinct.setdefault(Window(window.tobytes(), pair.cut, pair.reference.tobytes()), len(distinct))
 
 
 def _row(allele: Allele, verdict: Verdict, ratios: dict[str, float]) -> tuple[object, ...]:

@@ -17,14 +17,15 @@ _LEAST_PREFIX = 256  # bases; below, to go on from a beginning saves less than i
 
 
 class Window(NamedTuple):
-    """Tokens of one allele, and how many of them may be shared with other windows."""
+    """Tokens of one allele, how many of them may be shared with other windows, and the tokens of its reference."""
 
     tokens: bytes
     cut: int
+    reference: bytes
 
 
 class WindowReader:
-    """Sums log-probabilities of windows. A value depends on its window and cut alone."""
+    """Sums log-probabilities of windows. A value depends on its window, cut and reference alone."""
 
     def __init__(self, runner: BatchRunner) -> None:
         self._runner = runner
@@ -39,11 +40,11 @@ class WindowReader:
         values = np.zeros(len(windows))
         whole: list[int] = []
         shapes: dict[tuple[int, int], dict[bytes, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for index, (tokens, cut) in enumerate(windows):
+        for index, (tokens, cut, reference) in enumerate(windows):
             if self._prefixes is None or cut < _LEAST_PREFIX or len(tokens) <= cut:
                 whole.append(index)
             else:
-                shapes[cut, len(tokens) - cut][tokens[:cut]].append(index)
+                shapes[cut, len(tokens) - cut][reference].append(index)
         values[whole] = sum_log_probs(self._runner, [_tokens(windows[index].tokens) for index in whole])
         if self._prefixes is not None:
             for (cut, room), members in shapes.items():
@@ -62,20 +63,22 @@ class WindowReader:
         """Read all windows of one length and cut: some beginnings at a time, then all that follows these."""
         device = self._runner.device
         at_once = 1 if device.type == "cuda" else torch.get_num_threads()  # a thread reads rows of its own
+        in_turn = 1 if device.type == "cuda" else reader.in_turn
 
-        def begin(prefixes: Sequence[bytes]) -> Any:
-            return reader.read(_stack(prefixes).to(device), room)
+        def begin(references: Sequence[bytes]) -> Any:
+            whole = _stack(references).to(device)
+            return reader.read(whole[:, :cut], whole[:, cut:])
 
         with evaluating(self._runner.model):
-            for prefixes, held in self._runner.in_batches(list(members), -(-(cut + room) // at_once), begin):
-                jobs = [(row, index) for row, prefix in enumerate(prefixes) for index in members[prefix]]
+            for references, held in self._runner.in_batches(list(members), -(-(cut + room) // at_once), begin):
+                jobs = [(row, index) for row, reference in enumerate(references) for index in members[reference]]
 
                 def go_on(jobs: Sequence[tuple[int, int]], held: Any = held) -> npt.NDArray[np.float64]:
                     suffixes = _stack([windows[index].tokens[cut:] for _, index in jobs]).to(device)
                     rows = reader.log_probs(held, [row for row, _ in jobs], suffixes).cpu().numpy()
                     return np.array([row.sum(dtype=np.float64) for row in rows])
 
-                for chosen, sums in self._runner.in_batches(jobs, -(-room // at_once), go_on):
+                for chosen, sums in self._runner.in_batches(jobs, -(-room // (at_once * in_turn)), go_on):
                     values[[index for _, index in chosen]] = sums
 
 

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from dnasm.config import ModelConfig
-from dnasm.models.backbone import LanguageModel, build_model, cast_model
+from dnasm.models import hyena_rows
+from dnasm.models.backbone import Block, LanguageModel, build_model, cast_model
+from dnasm.models.hyena_rows import RowReader
+from dnasm.models.hyena_suffixes import HyenaReader
 from dnasm.models.likelihood import target_log_probs
-from dnasm.models.suffixes import HyenaReader, StateReader, prefix_reader
+from dnasm.models.suffixes import StateReader, prefix_reader
 from dnasm.vocabulary import A, N
 
 CUT, ROOM = 37, 59
@@ -28,8 +31,18 @@ def _model(config: ModelConfig = SMALL, noise: float = 0.1) -> LanguageModel:
     return model
 
 
-def _tokens(*shape: int) -> Tensor:
-    return torch.randint(A, N + 1, shape, generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+def _tokens(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randint(A, N + 1, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def _variants(references: Tensor, rows: list[int]) -> Tensor:
+    """Each a reference with a base changed somewhere; the last but one shifted from there on, the last as it was."""
+    suffixes = references[rows].clone()
+    for number, suffix in enumerate(suffixes[:-1]):
+        place = number * len(suffix) // len(rows)
+        suffix[place] = A + (suffix[place] - A + 1) % 4
+    suffixes[-2, place:] = suffixes[-2, place:].roll(1)
+    return suffixes
 
 
 @pytest.mark.parametrize(
@@ -48,10 +61,11 @@ def test_suffixes_have_the_log_probabilities_of_whole_sequences(family: str, mor
     model = _model(replace(SMALL, family=family, **more))  # type: ignore[arg-type]
     reader = prefix_reader(model)
     assert isinstance(reader, HyenaReader if family == "hyena" else StateReader)
-    prefixes, rows, suffixes = _tokens(3, CUT), [0, 2, 2, 1, 0], _tokens(5, ROOM)
+    prefixes, references, rows = _tokens(3, CUT), _tokens(3, ROOM, seed=2), [0, 2, 2, 1, 0, 1]
+    suffixes = _variants(references, rows)
     whole = torch.cat([prefixes[rows], suffixes], 1)
     expected = target_log_probs(model(whole), whole)[:, CUT - 1 :]
-    held = reader.read(prefixes, ROOM)
+    held = reader.read(prefixes, references)
     for _ in range(2):  # what was read of the prefixes is left as it is
         torch.testing.assert_close(reader.log_probs(held, rows, suffixes), expected, rtol=0, atol=2e-5)
     one = reader.log_probs(held, [1, 1], suffixes[:2])
@@ -65,10 +79,12 @@ def test_a_row_is_the_same_bit_for_bit_in_any_batch(width: int, cut: int, room: 
     config = replace(SMALL, d_model=width, d_inner=2 * width, num_layers=2, max_length=1024)
     reader = prefix_reader(_model(config, 0.02))
     assert reader is not None
-    prefixes, rows, suffixes = _tokens(3, cut), [0, 0, 1, 2, 2, 2], _tokens(6, room)
-    together = reader.log_probs(reader.read(prefixes, room), rows, suffixes)
+    prefixes, references, rows = _tokens(3, cut), _tokens(3, room, seed=2), [0, 0, 1, 2, 2, 2, 0]
+    suffixes = _variants(references, rows)
+    together = reader.log_probs(reader.read(prefixes, references), rows, suffixes)
     for row, suffix, values in zip(rows, suffixes, together, strict=True):
-        alone = reader.log_probs(reader.read(prefixes[row : row + 1], room), [0], suffix[None])
+        one = slice(row, row + 1)
+        alone = reader.log_probs(reader.read(prefixes[one], references[one]), [0], suffix[None])
         assert torch.equal(alone[0], values)
 
 
@@ -77,15 +93,38 @@ def test_a_row_is_the_same_bit_for_bit_in_any_batch(width: int, cut: int, room: 
 def test_a_row_is_the_same_bit_for_bit_on_any_number_of_threads(threads: int) -> None:
     reader = prefix_reader(_model(replace(SMALL, d_model=128, d_inner=256, num_layers=2, max_length=1024), 0.02))
     assert reader is not None
-    prefixes, rows, suffixes = _tokens(3, 512), [0, 2, 0, 1, 2, 2, 2], _tokens(7, 512)
+    prefixes, references, rows = _tokens(3, 512), _tokens(3, 512, seed=2), [0, 2, 0, 1, 2, 2, 2]
+    suffixes = _variants(references, rows)
     before, found = torch.get_num_threads(), []
     try:
         for count in (1, threads):
             torch.set_num_threads(count)
-            found.append(reader.log_probs(reader.read(prefixes, 512), rows, suffixes))
+            found.append(reader.log_probs(reader.read(prefixes, references), rows, suffixes))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*found)
+
+
+@torch.inference_mode()
+def test_a_row_is_read_from_where_it_leaves_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what lies before, and a row that is its reference not at all; one base is no transform in the first layer."""
+    seen, transforms, finish, transform = [], [], RowReader.finish, hyena_rows.fftconv
+
+    def spy(self: RowReader, x: Tensor, y: Tensor, block: Block, start: int) -> None:
+        seen.append(tuple(x.shape[:2]))
+        finish(self, x, y, block, start)
+
+    reader, prefixes, references = HyenaReader(_model()), _tokens(1, CUT), _tokens(1, ROOM, seed=2)
+    held = reader.read(prefixes, references)
+    suffixes = references[[0, 0, 0]].clone()
+    suffixes[0, 40], suffixes[1, 47] = A + (suffixes[0, 40] - A + 1) % 4, A + (suffixes[1, 47] - A + 1) % 4
+    monkeypatch.setattr(RowReader, "finish", spy)
+    monkeypatch.setattr(hyena_rows, "fftconv", lambda *a, **k: transforms.append(1) or transform(*a, **k))
+    values = reader.log_probs(held, [0, 0, 0], suffixes)
+    assert set(seen) <= {(1, ROOM - 32), (2, ROOM - 32)}
+    assert sum(rows for rows, _ in seen) == 2 * SMALL.num_layers
+    assert len(transforms) == len(seen) * (SMALL.num_layers - 1) // SMALL.num_layers
+    assert torch.equal(values[:2, :32], values[[2, 2], :32])
 
 
 def test_some_models_read_whole_sequences() -> None:
