@@ -8,7 +8,8 @@
 namespace dnasm {
 
 constexpr int kPreciseRow = 4096;
-using PreciseWide = Wide<kPreciseRow, 256>;
+using PreciseWide = Wide<kPreciseRow, default_wide_threads(kPreciseRow), 1, false>;
+static_assert(PreciseWide::kRows == PreciseWide::kThreads);
 
 struct PreciseLongWork {
   RowOrder order;
@@ -19,7 +20,7 @@ struct PreciseLongWork {
   bool first;         // the channel's first launch
   float* skip_sums;   // [sequence of the tensor][block of columns]
 
-  DNASM_SHARED_CODE int blocks() const { return order.columns() / (WideColumns::kN / order.rows); }
+  DNASM_SHARED_CODE int blocks() const { return order.blocks(); }
   DNASM_DEVICE int64_t here() const { return block_index() / blocks(); }
 };
 
@@ -31,39 +32,37 @@ DNASM_DEVICE PreciseRow<kDtype> precise_sequence(const Params& p, const PreciseL
 }
 
 template <int kDtype>
-DNASM_KERNEL(WideColumns::kThreads, 2)
+DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks)
 precise_columns_kernel(const Params p, const PreciseLongWork work, const Rows tensor, const Rows gate, Complex* to) {
   const PreciseRow<kDtype> sequence = precise_sequence<kDtype>(p, work);
   Complex* rows = to + work.here() * work.order.length;
-  columns_forward(work.order, block_index() % work.blocks(), rows, [&](const ColumnThread& me, Complex(&v)[16]) {
+  columns_forward(work.order, block_index() % work.blocks(), rows, [&](const ColumnThread& me, Complex(&w)[16], Complex(&v)[16]) {
+    float x[16];
     DNASM_UNROLL
-    for (int k = 0; k < 16; ++k) v[k] = sequence.input(tensor, {}, me.element(k));
+    for (int k = 0; k < 16; ++k) x[k] = sequence.input(tensor, {}, me.element(k));
     DNASM_UNROLL
-    for (int k = 0; k < 16 && gate.data; ++k) v[k].re *= sequence.input(gate, {}, me.element(k)).re;
+    for (int k = 0; k < 16 && gate.data; ++k) x[k] *= sequence.input(gate, {}, me.element(k));
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) v[k] = x[k] * w[k];
   });
 }
 
-// A row of the spectrum, as its points stand.
 DNASM_DEVICE const Complex* filter_row(const Params& p, const RowOrder& order, int64_t channel, int row) {
   return static_cast<const Complex*>(p.spectrum) + channel * order.length + static_cast<int64_t>(row) * kPreciseRow;
 }
-template <bool kConjugate>
-DNASM_DEVICE void convolve_row(const PreciseWide& wide, const Complex* filter, Complex* row) {
-  precise_back<kConjugate>(wide, filter, [&](int n, Complex z) { row[n] = z; });
-}
 
 template <int kThreads>
-DNASM_KERNEL(kThreads, 2) precise_rows_kernel(const Params p, const PreciseLongWork work) {
-  const PreciseWide wide(1);
+DNASM_KERNEL(kThreads, kRowBlocks) precise_rows_kernel(const Params p, const PreciseLongWork work) {
+  const PreciseWide wide;
   const int64_t here = block_index() / work.order.rows;
   Complex* row = work.x + static_cast<int64_t>(block_index()) * kPreciseRow;
-  wide.forward(0, [&](int n) { return row[n]; });
-  convolve_row<false>(wide, filter_row(p, work.order, (work.sequence + here) / p.batch, block_index() % work.order.rows), row);
+  const Complex* filter = filter_row(p, work.order, (work.sequence + here) / p.batch, block_index() % work.order.rows);
+  precise_convolve(wide, filter, [&](int n) { return row[n]; }, [&](int n, Complex z) { row[n] = z; });
 }
 
 // out = other (conv(x) + skip x)
 template <int kDtype>
-DNASM_KERNEL(WideColumns::kThreads, 2)
+DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks)
 precise_output_kernel(const Params p, const PreciseLongWork work, const Rows other, const Rows out) {
   const PreciseRow<kDtype> sequence = precise_sequence<kDtype>(p, work);
   const float skip = sequence.skip();
@@ -73,8 +72,7 @@ precise_output_kernel(const Params p, const PreciseLongWork work, const Rows oth
 
 template <int kThreads>
 DNASM_KERNEL(kThreads, 2) precise_rows_backward_kernel(const Params p, const PreciseLongWork work) {
-  constexpr int kOwn = kPreciseRow / kThreads;
-  const PreciseWide wide(1);
+  const PreciseWide wide;
   const int row = block_index() % work.order.rows, chunk = block_index() / work.order.rows % work.chunks;
   const int channel = block_index() / work.order.rows / work.chunks;  // of this launch
   const Complex* filter = filter_row(p, work.order, work.sequence / p.batch + channel, row);
@@ -82,26 +80,16 @@ DNASM_KERNEL(kThreads, 2) precise_rows_backward_kernel(const Params p, const Pre
   bool first = work.first;
   for (int b = chunk; b < work.batch; b += work.chunks) {
     const int64_t at = (static_cast<int64_t>(channel) * work.batch + b) * work.order.length + static_cast<int64_t>(row) * kPreciseRow;
-    Complex *x = work.x + at, *g = work.g + at, saved[kOwn];
-    wide.forward(0, [&](int n) { return x[n]; });
-    DNASM_UNROLL
-    for (int k = 0; k < kOwn; ++k) saved[k] = wide.at(static_cast<int>(thread_index()) + k * kThreads);
-    if (p.dout_gate.data) convolve_row<false>(wide, filter, x);
-    sync_block();
-    wide.forward(0, [&](int n) { return g[n]; });
-    DNASM_UNROLL
-    for (int k = 0; k < kOwn; ++k) {
-      const int i = static_cast<int>(thread_index()) + k * kThreads;
-      const Complex term = wide.at(i) * conjugate(saved[k]);
-      sums[i] = first ? term : sums[i] + term;
-    }
-    convolve_row<true>(wide, filter, g);
+    Complex *x = work.x + at, *g = work.g + at, saved[16];
+    precise_pair(wide, filter, p.dout_gate.data, [&](int, int m) -> Complex& { return saved[m]; }, sums, first,
+                 [&](int n) { return x[n]; }, [&](int n) { return g[n]; }, [&](int n, Complex z) { x[n] = z; },
+                 [&](int n, Complex z) { g[n] = z; });
     first = false;
   }
 }
 
 template <int kDtype>
-DNASM_KERNEL(WideColumns::kThreads, 2) precise_input_gradient_kernel(const Params p, const PreciseLongWork work) {
+DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks) precise_input_gradient_kernel(const Params p, const PreciseLongWork work) {
   const PreciseRow<kDtype> sequence = precise_sequence<kDtype>(p, work);
   const float skip = sequence.skip();
   float skip_sum = 0;
@@ -114,20 +102,21 @@ DNASM_KERNEL(WideColumns::kThreads, 2) precise_input_gradient_kernel(const Param
 
 // The filter's columns become its spectrum, in place and divided by L; the sums' rows become columns, the first chunk's.
 template <int kThreads>
-DNASM_KERNEL(kThreads, 2) precise_filter_rows_kernel(Complex* spectrum, const int64_t length) {
-  const PreciseWide wide(1);
+DNASM_KERNEL(kThreads, kRowBlocks) precise_filter_rows_kernel(Complex* spectrum, const int64_t length) {
+  const PreciseWide wide;
   Complex* row = spectrum + static_cast<int64_t>(block_index()) * kPreciseRow;
-  wide.forward(0, [&](int n) { return row[n]; });
-  precise_store(wide, row, 1.0f / static_cast<float>(length));
+  wide.begin(0, [&](int n) { return row[n]; });
+  wide.rows([&](int r, Complex(&v)[16]) { precise_store(wide, row, r, v, one_over(length)); });
 }
 template <int kThreads>
-DNASM_KERNEL(kThreads, 2) precise_gradient_rows_kernel(const GradientWork work) {
-  const PreciseWide wide(1);
+DNASM_KERNEL(kThreads, kRowBlocks) precise_gradient_rows_kernel(const GradientWork work) {
+  const PreciseWide wide;
   const int row = block_index() % work.order.rows, here = block_index() / work.order.rows;
   Complex* sums = reinterpret_cast<Complex*>(work.partial) + here * work.chunks * work.order.length +
                   static_cast<int64_t>(row) * kPreciseRow;
-  precise_partials(wide, sums, work.chunks, work.order.length, work.scale);
-  wide.inverse(0, [&](int n, Complex z) { sums[n] = z; });
+  wide.inverse(
+      0, [&](int r, Complex(&v)[16]) { precise_partials(wide, sums, work.chunks, work.order.length, work.scale, r, v); },
+      [&](int n, Complex z) { sums[n] = z; });
 }
 
 struct PreciseLong {

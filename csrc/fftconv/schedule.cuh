@@ -88,8 +88,7 @@ size_t plan_spectrum_bytes(const Params& p) {
 template <class P>
 const char* launch_spectrum(const Params& p) {
   using W = PlanWide<P>;
-  const int64_t rows_a_block = W::kThreads / 32, table_blocks = (P::Rows::kRows + rows_a_block - 1) / rows_a_block;
-  const LaunchShape shape{p.channels * (P::kLength / W::kN) + table_blocks, W::kThreads, W::kSharedBytes, p.stream};
+  const LaunchShape shape{p.channels * W::kSplits + table_blocks<P>(), W::kThreads, W::kSharedBytes, p.stream};
   return launch(spectrum_kernel<P>, shape, p, spectrum_layout<P>(p));
 }
 
@@ -102,7 +101,7 @@ const char* launch_forward(const Params& p) {
 
 template <class P, int kDtype, bool kFull, bool kGated>
 const char* launch_backward(const Params& p) {
-  using W = PlanWide<P>;
+  using W = GradientWide<P>;
   const BackwardScratch<P> scratch(p);
   Work work = backward_work<P>(p);
   work.saved = reinterpret_cast<Quad*>(static_cast<char*>(p.scratch) + scratch.saved_at);

@@ -1,194 +1,220 @@
 // The transform in float32, without tensor cores: filters to spectra, gradients of spectra to gradients of filters.
 //
-// Of a plan of L points, split s of `splits` takes the frequencies m = s + splits m': the input, folded by
-// e(n1 (s + 1/4) / splits) and turned by e(r (s + 1/4) / L), goes through a plain DFT of kN = L / splits points in
-// shared memory, one smaller radix and radix 16, in place: digit m'_j ends where n'_j stood.
+// Of a plan of L points, split s of kSplits takes the frequencies m = s + kSplits m': the input, folded by
+// e(n1 (s + 1/4) / kSplits) and turned by e(r (s + 1/4) / L), goes through a plain DFT of kN = L / kSplits points in
+// shared memory, one radix that fits and then radix 16, in place: digit m'_j ends where n'_j stood. What is loaded goes
+// through the first stage on its way, and the last one leaves rows of 16 points in registers.
 #pragma once
 
+#include "dft.cuh"
 #include "io.cuh"
 #include "tables.cuh"
 
 namespace dnasm {
 
-DNASM_DEVICE Complex operator*(Complex a, Complex b) { return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
-DNASM_DEVICE Complex operator+(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
-DNASM_DEVICE Complex operator-(Complex a, Complex b) { return {a.re - b.re, a.im - b.im}; }
-DNASM_DEVICE Complex conjugate(Complex a) { return {a.re, -a.im}; }
-
-// v[m] = sum_n v[n] e(n m / kR), or e(-n m / kR).
-template <int kR, bool kInverse>
-DNASM_DEVICE void small_dft(Complex (&v)[kR]) {
-  if constexpr (kR > 1) {
-    constexpr float kCos[5] = {1.0f, 0.92387953251128674f, 0.70710678118654752f, 0.38268343236508977f, 0.0f};
-    Complex even[kR / 2], odd[kR / 2];
-    DNASM_UNROLL
-    for (int k = 0; k < kR / 2; ++k) even[k] = v[2 * k], odd[k] = v[2 * k + 1];
-    small_dft<kR / 2, kInverse>(even);
-    small_dft<kR / 2, kInverse>(odd);
-    DNASM_UNROLL
-    for (int k = 0; k < kR / 2; ++k) {
-      const int turn = k * (16 / kR);  // of 16
-      Complex t = odd[k];
-      if (turn == 4) {
-        t = kInverse ? Complex{t.im, -t.re} : Complex{-t.im, t.re};
-      } else if (turn) {
-        const float c = turn < 4 ? kCos[turn] : -kCos[8 - turn], s = turn < 4 ? kCos[4 - turn] : kCos[turn - 4];
-        t = t * Complex{c, kInverse ? -s : s};
-      }
-      v[k] = even[k] + t;
-      v[k + kR / 2] = even[k] - t;
-    }
-  }
+DNASM_SHARED_CODE int default_wide_threads(int points) {
+  return points > 8192 ? 512 : points >= 4096 ? 256 : points >= 512 ? points / 16 : 32;
 }
 
-// z^0, z^1, ...
-template <int kCount>
-DNASM_DEVICE void powers(Complex z, Complex (&w)[kCount]) {
-  w[0] = {1, 0}, w[1] = z;
-  DNASM_UNROLL
-  for (int m = 2; m < kCount; ++m) w[m] = w[m / 2] * w[m - m / 2];
-}
-
-constexpr int kWidest = kSharedLimit < 160 << 10 ? 8192 : 16384;  // points of 8 bytes
-
-DNASM_SHARED_CODE int default_wide_threads(int points) { return points >= 8192 ? 512 : points >= 512 ? points / 16 : 32; }
-
-template <int kPoints, int kThreadsOfBlock = default_wide_threads(kPoints)>
+// kQuarter: frequencies s + 1/4; else s.
+template <int kPoints, int kThreadsOfBlock = default_wide_threads(kPoints), int kSplitsOfPlan = 1, bool kQuarter = true>
 struct Wide {
-  static constexpr int kN = kPoints, kThreads = kThreadsOfBlock;
+  static constexpr int kN = kPoints, kThreads = kThreadsOfBlock, kSplits = kSplitsOfPlan, kRows = kN / 16;
+  static constexpr int kBlocksPerSm = (kN > 4096 ? 512 : 768) / kThreads;  // 128 and 80 registers a thread
   static constexpr size_t kSharedBytes = (kN + kN / 16 + kN / 256) * sizeof(Complex) + 256;
-  int splits;
   float* scratch;   // for block_sum
   Complex* points;
 
-  explicit DNASM_DEVICE Wide(int parts)
-      : splits(parts),
-        scratch(reinterpret_cast<float*>(dynamic_shared())),
-        points(reinterpret_cast<Complex*>(dynamic_shared() + 256)) {}
-  static DNASM_DEVICE int padded(int i) { return i + i / 16 + i / 256; }  // rows would all start in one bank
+  DNASM_DEVICE Wide()
+      : scratch(reinterpret_cast<float*>(dynamic_shared())), points(reinterpret_cast<Complex*>(dynamic_shared() + 256)) {}
+  // Rows would all start in one bank. Without carries padded(i + j) = padded(i) + padded(j).
+  DNASM_SHARED_CODE static int padded(int i) { return i + i / 16 + i / 256; }
   DNASM_DEVICE Complex& at(int i) const { return points[padded(i)]; }
   // e(n (s + 1/4) / L); exact up to L = 2^22
-  DNASM_DEVICE Complex turn(int n, int s) const {
-    const uint32_t length = static_cast<uint32_t>(kN) * static_cast<uint32_t>(splits);
-    const uint32_t quarters = static_cast<uint32_t>(n) * static_cast<uint32_t>(4 * s + 1) & (4 * length - 1);
-    return cos_sin_pi(static_cast<float>(quarters) * (0.5f / static_cast<float>(length)));
+  static DNASM_DEVICE Complex turn(int n, int s) {
+    constexpr uint32_t kLength = kN * kSplits;
+    if constexpr (kSplits == 1 && !kQuarter) return {1, 0};
+    const uint32_t quarters = static_cast<uint32_t>(n) * static_cast<uint32_t>(4 * s + kQuarter) & (4 * kLength - 1);
+    return cos_sin_pi(static_cast<float>(quarters) * (0.5f / static_cast<float>(kLength)));
   }
-  // The small radix comes first, so that plans' inner 16 x 16 frequencies are the last two digits.
-  DNASM_SHARED_CODE static int radix(int size) {
-    while (size > 16) size /= 16;
-    return size;
-  }
-  // m' at position i of `points`: the digits, reversed.
-  static DNASM_DEVICE int frequency(int i, int points = kN) {
-    int m = 0, unit = 1;
-    for (int size = points; size > 1; size /= radix(size)) {
-      const int stride = size / radix(size);
-      m += i / stride * unit, i %= stride, unit *= radix(size);
+  // The odd radix comes first, so that plans' inner 16 x 16 frequencies are the last two digits.
+  DNASM_SHARED_CODE static int radix(int size) { return size <= 256 ? 16 : size <= 8192 ? size / 256 : size / 4096; }
+  static constexpr int kFirst = radix(kN), kStride = kN / kFirst;
+
+  // act(i) for a thread's share of kCount things. No loop where there is one: what does not change would be kept across it.
+  template <int kCount, class Act>
+  static DNASM_DEVICE void each(const Act& act) {
+    const int mine = thread_index();
+    if constexpr (kCount == kThreads) act(mine);
+    else if constexpr (kCount < kThreads) {
+      if (mine < kCount) act(mine);
+    } else {
+      for (int i = mine; i < kCount; i += kThreads) act(i);
     }
-    return m;
   }
 
-  template <int kSize, bool kInverse>  // the stage on blocks of kSize points
+  // The stage of radix kR on blocks of kSize points.
+  template <int kSize, int kR, bool kInverse>
   DNASM_DEVICE void stage() const {
-    constexpr int kR = radix(kSize), kStride = kSize / kR;
-    constexpr bool kSameColumn = kThreads % kStride == 0;  // in all of a thread's butterflies
-    Complex root = column_root<kSize>(thread_index() % kStride);
-    for (int b = thread_index(); b < kN / kR; b += kThreads) {
-      const int j = b % kStride, base = b / kStride * kSize + j;
+    constexpr int kApart = kSize / kR;
+    constexpr bool kSameColumn = kThreads % kApart == 0;  // in all of a thread's butterflies
+    Complex root = column_root<kSize>(thread_index() % kApart);
+    each<kN / kR>([&](int b) {
+      const int j = b % kApart;
+      Complex* at = points + padded(b / kApart * kSize + j);
       if (!kSameColumn) root = column_root<kSize>(j);
       Complex v[kR], w[kR];
-      if constexpr (kStride > 1) powers(root, w);
+      powers(root, w);
       DNASM_UNROLL
       for (int m = 0; m < kR; ++m) {
-        v[m] = at(base + m * kStride);
-        if constexpr (kInverse && kStride > 1) v[m] = v[m] * conjugate(w[m]);
+        v[m] = at[padded(m * kApart)];
+        if (kInverse && m) v[m] = v[m] * conjugate(w[m]);
       }
       small_dft<kR, kInverse>(v);
       DNASM_UNROLL
       for (int m = 0; m < kR; ++m) {
-        if constexpr (!kInverse && kStride > 1) v[m] = v[m] * w[m];
-        at(base + m * kStride) = v[m];
+        if (!kInverse && m) v[m] = v[m] * w[m];
+        at[padded(m * kApart)] = v[m];
       }
-    }
+    });
     sync_block();
   }
   template <int kSize>  // e(j / kSize)
   static DNASM_DEVICE Complex column_root(int j) {
     return cos_sin_pi(static_cast<float>(j) * (2.0f / static_cast<float>(kSize)));
   }
-  template <int kSize = kN>
-  DNASM_DEVICE void forward_stages() const {
-    if constexpr (kSize > 1) {
-      stage<kSize, false>();
-      forward_stages<kSize / radix(kSize)>();
+  // All stages between the first and the last.
+  template <bool kInverse, int kSize = kStride>
+  DNASM_DEVICE void middle() const {
+    if constexpr (kSize > 16) {
+      constexpr int kR = radix(kSize);
+      if constexpr (kInverse) middle<true, kSize / kR>();
+      stage<kSize, kR, kInverse>();
+      if constexpr (!kInverse) middle<false, kSize / kR>();
     }
   }
-  template <int kSize = kN>
-  DNASM_DEVICE void inverse_stages() const {
-    if constexpr (kSize > 1) {
-      inverse_stages<kSize / radix(kSize)>();
-      stage<kSize, true>();
-    }
+  // The last stage of row r, points 16 r to 16 r + 15, and its adjoint.
+  DNASM_DEVICE void take_row(int r, Complex (&v)[16]) const {
+    const Complex* at = points + padded(16 * r);
+    DNASM_UNROLL
+    for (int m = 0; m < 16; ++m) v[m] = at[m];
+    small_dft<16, false>(v);
+  }
+  DNASM_DEVICE void put_row(int r, Complex (&v)[16]) const {
+    Complex* at = points + padded(16 * r);
+    small_dft<16, true>(v);
+    DNASM_UNROLL
+    for (int m = 0; m < 16; ++m) at[m] = v[m];
   }
 
   // A thread's columns of the first stage, kThreads apart, each from the one before: few sines and cosines.
   struct Columns {
     Complex root, turn, root_step, turn_step;  // e(j / kN), e(j (s + 1/4) / L)
-    DNASM_DEVICE Columns(const Wide& wide, int s)
-        : root(column_root<kN>(thread_index())), turn(wide.turn(thread_index(), s)),
-          root_step(column_root<kN>(kThreads)), turn_step(wide.turn(kThreads, s)) {}
-    DNASM_DEVICE void next() { root = root * root_step, turn = turn * turn_step; }
+    explicit DNASM_DEVICE Columns(int s)
+        : root(column_root<kN>(thread_index())), turn(Wide::turn(thread_index(), s)), root_step(column_root<kN>(kThreads)),
+          turn_step(Wide::turn(kThreads, s)) {}
+    DNASM_DEVICE void next() {
+      if (kStride > kThreads) root = root * root_step, turn = turn * turn_step;
+    }
+    DNASM_DEVICE void twiddles(Complex (&w)[kFirst]) const {
+      if constexpr (kQuarter) progression(turn, root, root, w);
+      else powers(root, w);
+    }
   };
-
-  // Frequencies s + splits m' of load(n), n < L, unnormalised; what is loaded goes through the first stage on its way.
-  template <class Load>
-  DNASM_DEVICE void forward(int s, const Load& load) const {
-    constexpr int kR = radix(kN), kStride = kN / kR;
-    const Complex step = turn(kStride, s), fold_step = turn(kN, s);
-    Columns column(*this, s);
-    for (int j = thread_index(); j < kStride; j += kThreads, column.next()) {
-      Complex v[kR], w[kR], fold = fold_step;
-      DNASM_UNROLL
-      for (int m = 0; m < kR; ++m) v[m] = load(j + m * kStride);
-      for (int n1 = 1; n1 < splits; ++n1) {
-        DNASM_UNROLL
-        for (int m = 0; m < kR; ++m) v[m] = v[m] + load(j + m * kStride + n1 * kN) * fold;
-        fold = fold * fold_step;
-      }
-      powers(step, w);
-      DNASM_UNROLL
-      for (int m = 1; m < kR; ++m) v[m] = v[m] * w[m];
-      small_dft<kR, false>(v);
-      powers(column.root, w);
-      DNASM_UNROLL
-      for (int m = 0; m < kR; ++m) at(j + m * kStride) = v[m] * w[m] * column.turn;
-    }
-    sync_block();
-    forward_stages<kStride>();
+  // e(m kStride (s + 1/4) / L); constants, where there is one split
+  static DNASM_DEVICE void row_turns(int s, Complex (&w)[kFirst]) {
+    constexpr Complex kSteps[5] = {{0.70710678118654752f, 0.70710678118654752f}, {0.92387953251128674f, 0.38268343236508977f},
+                                   {0.98078528040323045f, 0.19509032201612827f}, {0.99518472667219693f, 0.098017140329560604f},
+                                   {0.99879545620517239f, 0.049067674327418015f}};  // e(1 / 8), ... e(1 / 128)
+    constexpr int kWhich = kFirst >= 32 ? 4 : kFirst >= 16 ? 3 : kFirst >= 8 ? 2 : kFirst >= 4 ? 1 : 0;
+    powers(kSplits == 1 ? kSteps[kWhich] : turn(kStride, s), w);
   }
-  // The adjoint: emit(n, what frequencies s + splits m' add to element n).
-  template <class Emit>
-  DNASM_DEVICE void inverse(int s, const Emit& emit) const {
-    constexpr int kR = radix(kN), kStride = kN / kR;
-    inverse_stages<kStride>();
-    const Complex step = turn(kStride, s), fold_step = conjugate(turn(kN, s));
-    Columns column(*this, s);
-    for (int j = thread_index(); j < kStride; j += kThreads, column.next()) {
-      Complex v[kR], w[kR], fold{1, 0};
-      powers(column.root, w);
-      DNASM_UNROLL
-      for (int m = 0; m < kR; ++m) v[m] = at(j + m * kStride) * conjugate(w[m] * column.turn);
-      small_dft<kR, true>(v);
-      powers(step, w);
-      DNASM_UNROLL
-      for (int m = 1; m < kR; ++m) v[m] = v[m] * conjugate(w[m]);
-      for (int n1 = 0; n1 < splits; ++n1) {
+
+  // Frequencies s + kSplits m' of load(n), n < L, real or complex, unnormalised, but for the last stage.
+  template <class Load>
+  DNASM_DEVICE void begin(int s, const Load& load) const {
+    Complex step[kFirst], w[kFirst];
+    const Complex fold_step = turn(kN, s);
+    Columns column(s);
+    each<kStride>([&](int j) {
+      Complex v[kFirst];
+      if constexpr (kSplits == 1) {
+        decltype(load(0)) x[kFirst];
         DNASM_UNROLL
-        for (int m = 0; m < kR; ++m) emit(j + m * kStride + n1 * kN, v[m] * fold);
+        for (int m = 0; m < kFirst; ++m) x[m] = load(j + m * kStride);
+        row_turns(s, step);
+        DNASM_UNROLL
+        for (int m = 0; m < kFirst; ++m) v[m] = kQuarter ? x[m] * step[m] : widen(x[m]);
+      } else {
+        Complex fold{1, 0};
+        DNASM_UNROLL
+        for (int m = 0; m < kFirst; ++m) v[m] = load(j + m * kStride) * fold;
+        DNASM_UNROLL_ONCE
+        for (int n1 = 1; n1 < kSplits; ++n1) {
+          fold = fold * fold_step;
+          DNASM_UNROLL
+          for (int m = 0; m < kFirst; ++m) v[m] = v[m] + load(j + m * kStride + n1 * kN) * fold;
+        }
+        row_turns(s, step);
+        DNASM_UNROLL
+        for (int m = 1; m < kFirst; ++m) v[m] = v[m] * step[m];
+      }
+      small_dft<kFirst, false>(v);
+      column.twiddles(w);
+      Complex* at = points + padded(j);
+      DNASM_UNROLL
+      for (int m = 0; m < kFirst; ++m) at[padded(m * kStride)] = m || kQuarter ? v[m] * w[m] : v[m];
+      column.next();
+    });
+    sync_block();
+    middle<false>();
+  }
+  // Adjoint, behind the rows: emit(n, what frequencies s + kSplits m' add to element n).
+  template <class Emit>
+  DNASM_DEVICE void finish(int s, const Emit& emit) const {
+    middle<true>();
+    const Complex fold_step = conjugate(turn(kN, s));
+    Columns column(s);
+    each<kStride>([&](int j) {
+      Complex v[kFirst], w[kFirst], fold{1, 0};
+      column.twiddles(w);
+      const Complex* at = points + padded(j);
+      DNASM_UNROLL
+      for (int m = 0; m < kFirst; ++m) v[m] = m || kQuarter ? at[padded(m * kStride)] * conjugate(w[m]) : at[padded(m * kStride)];
+      small_dft<kFirst, true>(v);
+      row_turns(s, w);
+      DNASM_UNROLL
+      for (int m = 1; m < kFirst && kQuarter; ++m) v[m] = v[m] * conjugate(w[m]);
+      DNASM_UNROLL_ONCE
+      for (int n1 = 0; n1 < kSplits; ++n1) {
+        DNASM_UNROLL
+        for (int m = 0; m < kFirst; ++m) emit(j + m * kStride + n1 * kN, kSplits == 1 ? v[m] : v[m] * fold);
         fold = fold * fold_step;
       }
-    }
+      column.next();
+    });
     sync_block();
+  }
+  // visit(r, v): the last 16 frequencies' row r, a thread's own; put_row may hand it back.
+  template <class Visit>
+  DNASM_DEVICE void rows(const Visit& visit) const {
+    each<kRows>([&](int r) {
+      Complex v[16];
+      take_row(r, v);
+      visit(r, v);
+    });
+    sync_block();
+  }
+  // fill(r, v): row r, then all the way back.
+  template <class Fill, class Emit>
+  DNASM_DEVICE void inverse(int s, const Fill& fill, const Emit& emit) const {
+    each<kRows>([&](int r) {
+      Complex v[16];
+      fill(r, v);
+      put_row(r, v);
+    });
+    sync_block();
+    finish(s, emit);
   }
 };
 
@@ -228,6 +254,10 @@ struct FilterTaps {
         taps(static_cast<int>(p.filter_length < p.length ? p.filter_length : p.length)),
         future_taps(static_cast<int>(p.filter_length < p.length ? p.filter_length : p.length - 1)),
         both(p.bidirectional) {}
+  // The taps themselves, where they are plain numbers.
+  DNASM_DEVICE const float* plain(const Params& p) const {
+    return p.filter_dtype == kFloat32 && !both ? static_cast<const float*>(p.filter) + past : nullptr;
+  }
   DNASM_DEVICE int ahead(int n) const { return plan - n - 1; }  // the future's tap at position n
   DNASM_DEVICE bool has_past(int n) const { return n < taps; }
   DNASM_DEVICE bool has_future(int n) const { return both && ahead(n) < future_taps; }
@@ -246,62 +276,102 @@ struct FilterTaps {
   }
 };
 
-DNASM_DEVICE Complex load_tap(const Params& p, const FilterTaps& taps, int n, float scale) {
+DNASM_DEVICE Complex load_tap(const Params& p, const FilterTaps& taps, int n) {
   Complex z{0, 0};
-  if (taps.has_past(n)) z.re = scale * load_number(p.filter, p.filter_dtype, taps.past + n);
-  if (taps.has_future(n)) z.im = -scale * load_number(p.filter, p.filter_dtype, taps.future + taps.ahead(n));
+  if (taps.has_past(n)) z.re = load_number(p.filter, p.filter_dtype, taps.past + n);
+  if (taps.has_future(n)) z.im = -load_number(p.filter, p.filter_dtype, taps.future + taps.ahead(n));
   return z;
 }
-
-// Blocks of 128 registers a thread fill an SM with 512 threads; several of them, where they are small.
-DNASM_SHARED_CODE int plan_points(int length) { return length < kWidest ? length : kWidest; }
-template <class P>
-struct PlanWide : Wide<plan_points(P::kLength), (plan_points(P::kLength) > 8192 ? 512 : plan_points(P::kLength) >= 4096 ? 256 : default_wide_threads(plan_points(P::kLength)))> {
-  using W = typename PlanWide::Wide;
-  using W::W;
-  static constexpr int kBlocksPerSm = 512 / W::kThreads;
-
-  // visit(quad, point): a lane's frequencies of a tile, see plan.cuh; point(w, h) is half h of word w, and `quad` counts
-  // lanes through re and im of all tiles.
-  template <class Visit>
-  DNASM_DEVICE void each_quad(int s, const Visit& visit) const {
-    for (int i = thread_index(); i < W::kN / 8; i += W::kThreads) {
-      const int outer = s + this->splits * W::frequency(i / 32, W::kN / 256);  // m1 + R1 m2
-      const int tile = outer % P::kR1 * P::kR2 + outer / P::kR1, g = i % 32 / 4;
-      const int row = P::kDirect ? g : sigma(g), next = P::kDirect ? 8 : 1;
-      const int first = i / 32 * 256 + row * 16 + sigma(i % 4 * 2);
-      visit((P::kDirect ? 0 : tile) * 64 + i % 32, [&](int w, int h) -> Complex& {
-        return this->at(first + w % 2 * next * 16 + w / 2 + 2 * h);
-      });
-    }
+// use(load) with a load(n) of the filter that reads no more than it has to; `bound` sums the absolute values.
+template <class Use>
+DNASM_DEVICE void with_taps(const Params& p, const FilterTaps& taps, float& bound, const Use& use) {
+  if (const float* plain = taps.plain(p)) {
+    use([&, plain](int n) {
+      const float x = taps.has_past(n) ? plain[n] : 0.0f;
+      bound += fabsf(x);
+      return x;
+    });
+  } else {
+    use([&](int n) {
+      const Complex z = load_tap(p, taps, n);
+      bound += fabsf(z.re) + fabsf(z.im);
+      return z;
+    });
   }
+}
+
+// A plan's points in one block, at most kMost at a time: the other splits follow, or go to other blocks.
+template <class P, int kMost = 8192, bool kQuarter = true, int kPoints = (P::kLength < kMost ? P::kLength : kMost)>
+struct PlanWide : Wide<kPoints, default_wide_threads(kPoints), P::kLength / kPoints, kQuarter> {
+  using W = typename PlanWide::Wide;
+
+  // Where a row lies in a plan's spectrum, see plan.cuh: halves of words 0 and 2, or 1 and 3, of four lanes' quads. Its
+  // other halves are those of the row that lane ^ kPartner holds.
+  struct Place {
+    static constexpr int kPartner = P::kDirect ? 8 : 1;
+    int tile, lane, odd;
+    DNASM_DEVICE Place(int s, int r) {
+      // Tile by tile the first digit alone is met, or at 16384 points two of them, the first above the second.
+      const int digits = W::kN > 8192 ? r / 256 + 4 * (r / 16 % 16) : r / 16;
+      const int outer = s + W::kSplits * digits, i = r % 16;  // m1 + R1 m2
+      tile = P::kDirect ? 0 : outer % P::kR1 * P::kR2 + outer / P::kR1;
+      lane = 4 * (P::kDirect ? i % 8 : i / 2), odd = P::kDirect ? i / 8 : i % 2;
+    }
+  };
   // A filter's frequencies, times 2^-exponent, to where kernels of the plan read them.
   DNASM_DEVICE void write_spectrum(int s, int exponent, char* to) const {
     const float scale = power_of_two(-exponent);
-    Quad* out = reinterpret_cast<Quad*>(to);
-    each_quad(s, [&](int at, const auto& point) {
-      Quad re, im;
+    constexpr int kLanes = W::kRows < 32 ? 32 : W::kRows;  // whole warps shuffle
+    W::template each<kLanes>([&](int at) {
+      const Place place(s, at % W::kRows);
+      Complex v[16];
+      this->take_row(at % W::kRows, v);
+      Quad re[2], im[2];
       DNASM_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        const Complex a = point(w, 0) * Complex{scale, 0}, b = point(w, 1) * Complex{scale, 0};
-        re.w[w] = pack_half2(a.re, b.re), im.w[w] = pack_half2(a.im, b.im);
+      for (int q = 0; q < 2; ++q) {
+        DNASM_UNROLL
+        for (int j = 0; j < 2; ++j) {
+          DNASM_UNROLL
+          for (int k = 0; k < 2; ++k) {  // lanes q and q + 2
+            const Complex a = scale * v[4 * q + j + 8 * k], b = scale * v[4 * q + j + 8 * k + 2];
+            re[q].w[2 * j + k] = pack_half2(a.re, b.re), im[q].w[2 * j + k] = pack_half2(a.im, b.im);
+          }
+        }
+        trade(re[q], place.odd), trade(im[q], place.odd);
       }
-      out[at] = re, out[at + 32] = im;
+      Quad* out = reinterpret_cast<Quad*>(to) + place.tile * 64 + place.lane + 2 * place.odd;
+      DNASM_UNROLL
+      for (int q = 0; q < 2 && at < W::kRows; ++q) out[q] = re[q], out[q + 32] = im[q];
     });
   }
-  // The sum of `count` partial spectra, in FilterGradient's order and `stride` floats apart, times `scale`, to the points.
-  DNASM_DEVICE void read_partials(int s, const float* from, int count, int64_t stride, float scale) const {
-    each_quad(s, [&](int at, const auto& point) {
-      float sum[16] = {};
-      const Quad* quads = reinterpret_cast<const Quad*>(from) + at / 64 * 128 + at % 32;
-      for (int k = 0; k < count; ++k, quads += stride / 4) {
-        DNASM_UNROLL
-        for (int j = 0; j < 16; ++j) sum[j] += bits_float(quads[j / 4 * 32].w[j % 4]);
-      }
+  // Of both partners' words j of lanes q and q + 2: an even row keeps q and gets its partner's, an odd one q + 2.
+  static DNASM_DEVICE void trade(Quad& x, bool odd) {
+    DNASM_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      const uint32_t mine = odd ? x.w[2 * j + 1] : x.w[2 * j], theirs = odd ? x.w[2 * j] : x.w[2 * j + 1];
+      const uint32_t got = float_bits(shuffle_xor(bits_float(theirs), Place::kPartner));
+      x.w[2 * j] = odd ? got : mine, x.w[2 * j + 1] = odd ? mine : got;
+    }
+  }
+  // Row r's sum of `count` partial spectra, in FilterGradient's order and `stride` floats apart, times `scale`.
+  DNASM_DEVICE void read_partials(int s, const float* from, int count, int64_t stride, float scale, int r, Complex (&v)[16]) const {
+    const Place place(s, r);
+    const Complex* pairs = reinterpret_cast<const Complex*>(from) + place.tile * 256 + place.lane * 2 + place.odd;
+    DNASM_UNROLL
+    for (int m = 0; m < 16; ++m) v[m] = {0, 0};
+    for (int k = 0; k < count; ++k, pairs += stride / 2) {
       DNASM_UNROLL
-      for (int j = 0; j < 8; ++j) point(j / 2, j % 2) = Complex{sum[j] * scale, sum[8 + j] * scale};
-    });
-    sync_block();
+      for (int q = 0; q < 4; ++q) {
+        DNASM_UNROLL
+        for (int j = 0; j < 2; ++j) {
+          const Complex re = pairs[j * 64 + q * 2], im = pairs[(j + 2) * 64 + q * 2];
+          Complex &a = v[4 * q + j], &b = v[4 * q + j + 2];
+          a = a + Complex{re.re, im.re}, b = b + Complex{re.im, im.im};
+        }
+      }
+    }
+    DNASM_UNROLL
+    for (int m = 0; m < 16; ++m) v[m] = scale * v[m];
   }
 };
 
@@ -312,25 +382,26 @@ DNASM_DEVICE int spectrum_exponent(float bound, int top) {
   return static_cast<int>(float_bits(bound) >> 23 & 255) - 127 - top;
 }
 
-// Blocks below channels * splits make spectra, the others the tables.
+template <class P>
+DNASM_SHARED_CODE int table_blocks() {
+  constexpr int kRows = PlanWide<P>::kThreads / 32;
+  return (P::Rows::kRows + kRows - 1) / kRows;
+}
+// The first blocks make the tables, the others spectra.
 template <class P>
 DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) spectrum_kernel(const Params p, const SpectrumLayout layout) {
   using W = PlanWide<P>;
-  const W wide(P::kLength / W::kN);
-  const int spectra = static_cast<int>(p.channels) * wide.splits;
-  if (block_index() >= spectra) {
-    const int row = (block_index() - spectra) * (W::kThreads / 32) + thread_index() / 32;
+  constexpr int kTableBlocks = table_blocks<P>();
+  if (block_index() < kTableBlocks) {
+    const int row = block_index() * (W::kThreads / 32) + thread_index() / 32;
     if (row < P::Rows::kRows) write_table_row<P>(static_cast<Quad*>(p.spectrum), row, thread_index() % 32);
     return;
   }
-  const int channel = block_index() / wide.splits, s = block_index() % wide.splits;
+  const W wide;
+  const int block = block_index() - kTableBlocks, channel = block / W::kSplits, s = block % W::kSplits;
   const FilterTaps taps(p, channel, P::kLength);
   float bound = 0;
-  wide.forward(s, [&](int n) {
-    const Complex z = load_tap(p, taps, n, 1.0f);
-    bound += fabsf(z.re) + fabsf(z.im);
-    return z;
-  });
+  with_taps(p, taps, bound, [&](const auto& load) { wide.begin(s, load); });
   bound = block_sum<W::kThreads>(bound, wide.scratch);
   const int exponent = spectrum_exponent(bound, kSpectrumTop);
   if (s == 0 && thread_index() == 0) layout.exponents(p)[channel] = exponent;
@@ -353,26 +424,29 @@ DNASM_DEVICE void skip_gradient(const Params& p, int channel, const float* skips
   if (thread_index() == 0) p.dskip[channel] = sum;
 }
 
-// The gradients of a channel's filter and skip from their partial sums; fill(s) puts the points of split s in their places.
+// The gradients of a channel's filter and skip from their partial sums; fill(s, r, v) has row r of split s.
 template <class W, class Fill>
 DNASM_DEVICE void filter_gradient(const W& wide, const Params& p, const PartialSums& sums, const Fill& fill) {
   const int channel = block_index();
-  const FilterTaps taps(p, channel, wide.splits * W::kN);
+  const FilterTaps taps(p, channel, W::kSplits * W::kN);
   skip_gradient<W::kThreads>(p, channel, sums.skips, sums.skip_partials, wide.scratch);
   if (!p.dk) return;
-  for (int s = 0; s < wide.splits; ++s) {
-    fill(s);
-    wide.inverse(s, [&](int n, Complex z) { taps.store(p.dk, n, z, s > 0); });
-  }
+  DNASM_UNROLL_ONCE
+  for (int s = 0; s < W::kSplits; ++s)
+    wide.inverse(s, [&](int r, Complex(&v)[16]) { fill(s, r, v); }, [&](int n, Complex z) { taps.store(p.dk, n, z, s > 0); });
   taps.clear_rest(p.dk, p.filter_length, thread_index(), W::kThreads);
 }
 
+// As many points as fit: what another split adds to dk goes through memory again.
 template <class P>
-DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) filter_gradient_kernel(const Params p, const PartialSums sums) {
-  const PlanWide<P> wide(P::kLength / PlanWide<P>::kN);
+using GradientWide = PlanWide<P, kSharedLimit < (160 << 10) ? 8192 : 16384>;
+
+template <class P>
+DNASM_KERNEL(GradientWide<P>::kThreads, GradientWide<P>::kBlocksPerSm) filter_gradient_kernel(const Params p, const PartialSums sums) {
+  const GradientWide<P> wide;
   const float* spectra = sums.spectra + static_cast<int64_t>(block_index()) * sums.partials * (2 * P::kLength);
-  filter_gradient(wide, p, sums, [&](int s) {
-    wide.read_partials(s, spectra, sums.partials, 2 * P::kLength, 1 / P::kGain);
+  filter_gradient(wide, p, sums, [&](int s, int r, Complex(&v)[16]) {
+    wide.read_partials(s, spectra, sums.partials, 2 * P::kLength, 1 / P::kGain, r, v);
   });
 }
 

@@ -6,25 +6,14 @@
 
 namespace dnasm {
 
-// Which frequency s, of `rows`, an outer row holds: with `deep` > 1 rows of a second level, row0 deep + row1, each level
-// in Level's order; s = s0 + rows / deep s1.
+// How outer rows stand: those of a second level, `deep` > 1, as row0 deep + row1, each level in Level's order.
 struct RowOrder {
   int rows, deep;
   int64_t length;  // L
-  static DNASM_SHARED_CODE int digit(int row, int radix) { return radix < 16 ? row : row / (radix / 16) + 16 * (row % (radix / 16)); }
-  static DNASM_SHARED_CODE int undigit(int s, int radix) { return radix < 16 ? s : s % 16 * (radix / 16) + s / 16; }
-  DNASM_SHARED_CODE int frequency(int row) const {
-    const int wide = rows / deep;
-    return digit(row / deep, wide) + wide * digit(row % deep, deep);
-  }
-  DNASM_SHARED_CODE int row(int s) const {
-    const int wide = rows / deep;
-    return undigit(s % wide, wide) * deep + undigit(s / wide, deep);
-  }
-  DNASM_SHARED_CODE int columns() const { return static_cast<int>(length / rows); }
-  // e(quarters / (4 L))
-  DNASM_DEVICE Complex turn(int64_t quarters) const {
-    return cos_sin_pi(static_cast<float>(quarters & (4 * length - 1)) / static_cast<float>(2 * length));
+  DNASM_SHARED_CODE int blocks() const { return static_cast<int>(length / 4096); }  // of columns
+  // e(quarters / (4 L)); L is at most 2^24
+  DNASM_DEVICE Complex turn(uint32_t quarters) const {
+    return cos_sin_pi(static_cast<float>(quarters & (4 * static_cast<uint32_t>(length) - 1)) * one_over(2 * length));
   }
 };
 
@@ -39,79 +28,117 @@ inline int64_t ring_share(int64_t count, int64_t bytes_each) {
   return fit < 1 ? 1 : fit < count ? fit : count;
 }
 
-// All rows of 4096 / rows columns. A thread has sixteen rows of one column, rows / 16 apart: the first stage's butterfly on
-// the way there and the last one's on the way back, and sixteen rows of the result, whose frequencies follow each other.
+// All rows of 4096 / rows columns. A thread begins with sixteen rows of one column, rows / 16 apart, and ends with sixteen
+// results that stand side by side among the block's points: the last stage's, of radix 16, or of rows / 16 where that is less.
 using WideColumns = Wide<4096>;
 static_assert(WideColumns::kN == 16 * WideColumns::kThreads);
 
 struct ColumnThread {
   const RowOrder& order;
   const WideColumns wide;
-  int rows, apart, column, row, at;  // rows / 16; this thread's column; its first row; where it stands among the points
-  int frequency;                     // of its first result; the others follow
+  int rows, apart, columns, column, row, first;  // apart: rows / 16; first: where this thread's column stands
 
-  DNASM_DEVICE ColumnThread(const RowOrder& o, int block) : order(o), wide(1), rows(o.rows), apart(o.rows / 16) {
-    const int width = WideColumns::kN / rows, c = thread_index() % width;
-    row = thread_index() / width;
-    column = block * width + c, at = c * rows + row;
-    frequency = 16 * WideColumns::frequency(row, apart);
+  DNASM_DEVICE ColumnThread(const RowOrder& o, int block) : order(o), rows(o.rows), apart(o.rows / 16) {
+    const int rows_shift = shift_of(rows), shift = shift_of(WideColumns::kN) - rows_shift, c = thread_index() & ((1 << shift) - 1);
+    columns = static_cast<int>(order.length >> rows_shift), row = static_cast<int>(thread_index()) >> shift;
+    column = (block << shift) + c, first = c * rows;
   }
-  DNASM_DEVICE int element(int k) const { return (row + k * apart) * order.columns() + column; }
-  DNASM_DEVICE int64_t result(int k) const {  // where row k of the results stands
-    return (static_cast<int64_t>(order.row(frequency)) + k * apart) * order.columns() + column;
+  DNASM_DEVICE int element(int k) const { return (row + k * apart) * columns + column; }
+  // The frequency of the first result, the last stage's radix being kB; result i kB + j holds i + j rows / kB more.
+  template <int kB>
+  DNASM_DEVICE int frequency() const {
+    if (kB < 16) return 16 / kB * row;
+    const int deep = shift_of(apart) - 4;  // digits, reversed: row / 2^deep, row % 2^deep
+    return (row >> deep) + 16 * (row & ((1 << deep) - 1));
   }
-  // e(n1 / (4 rows)): the quarter of the transform
-  DNASM_DEVICE void quarters(Complex (&w)[16]) const {
-    const Complex first = cos_sin_pi(static_cast<float>(row) / static_cast<float>(2 * rows));
-    powers(Complex{0.99518472667219693f, 0.098017140329560604f}, w);  // e(1 / 64)
-    DNASM_UNROLL
-    for (int k = 0; k < 16; ++k) w[k] = w[k] * first;
+  template <int kB>
+  DNASM_DEVICE int64_t result(int k) const {  // where result k goes
+    int to = 16 * row + k;
+    if (kB == 16 && order.deep > 1) {  // of 16 rows of `apart`
+      const int deep = shift_of(apart) - 4, s = frequency<16>() + k * apart;
+      to = ((s & 15) << (deep + 4)) + ((s >> 4 & 15) << deep) + (s >> 8);
+    }
+    return static_cast<int64_t>(to) * columns + column;
   }
+  // e(k / 64): the quarter of the transform, short of e(row / (4 rows))
+  static DNASM_DEVICE void quarters(Complex (&w)[16]) { powers(Complex{0.99518472667219693f, 0.098017140329560604f}, w); }
+  // e(row (k + 1/4) / rows)
   DNASM_DEVICE void twiddles(Complex (&w)[16]) const {
-    powers(cos_sin_pi(2.0f * static_cast<float>(row) / static_cast<float>(rows)), w);
+    const float turn = 2.0f * static_cast<float>(row) * one_over(rows);
+    const Complex ratio = cos_sin_pi(turn);
+    progression(cos_sin_pi(0.25f * turn), ratio, ratio, w);
   }
-  // e(column (s + 1/4 - rows/4) / L), as in Level
+  // e(column (s + 1/4) / L), so that rows are left with whole frequencies
+  template <int kB>
   DNASM_DEVICE void turns(Complex (&w)[16]) const {
-    powers(order.turn(4ll * column), w);
-    const Complex first = order.turn(static_cast<int64_t>(column) * (4 * frequency + 1 - rows));
-    DNASM_UNROLL
-    for (int k = 0; k < 16; ++k) w[k] = w[k] * first;
+    const uint32_t n = static_cast<uint32_t>(column);
+    progression<16, kB>(order.turn(n * static_cast<uint32_t>(4 * frequency<kB>() + 1)),
+                        order.turn(n * static_cast<uint32_t>(4 * (rows / kB))), order.turn(4 * n), w);
+  }
+  // act(radix of the last stage), a constant
+  template <class Act>
+  DNASM_DEVICE void by_radix(const Act& act) const {
+    switch (apart) {
+      case 1: return act(Radix<1>());
+      case 2: return act(Radix<2>());
+      case 4: return act(Radix<4>());
+      case 8: return act(Radix<8>());
+      default: return act(Radix<16>());
+    }
+  }
+  template <int kB>
+  struct Radix {
+    static constexpr int kRadix = kB;
+    template <bool kInverse>
+    static DNASM_DEVICE void dft(Complex (&v)[16]) {
+      DNASM_UNROLL
+      for (int i = 0; i < 16; i += kB) {
+        Complex part[kB];
+        DNASM_UNROLL
+        for (int j = 0; j < kB; ++j) part[j] = v[i + j];
+        small_dft<kB, kInverse>(part);
+        DNASM_UNROLL
+        for (int j = 0; j < kB; ++j) v[i + j] = part[j];
+      }
+    }
+  };
+  // Between the first stage and the last.
+  template <bool kInverse>
+  DNASM_DEVICE void middle() const {
+    switch (apart) {
+      case 32: return wide.stage<32, 2, kInverse>();
+      case 64: return wide.stage<64, 4, kInverse>();
+      case 128: return wide.stage<128, 8, kInverse>();
+      case 256: return wide.stage<256, 16, kInverse>();
+    }
   }
 };
 
-// The stages of every `size` neighbouring points.
-template <bool kInverse, int kSize = 256>
-DNASM_DEVICE void column_stages(const WideColumns& wide, int size) {
-  if (size == kSize) {
-    if constexpr (kInverse) wide.inverse_stages<kSize>();
-    else wide.forward_stages<kSize>();
-  } else if constexpr (kSize > 2) {
-    column_stages<kInverse, kSize / 2>(wide, size);
-  }
-}
-
-// load(thread, v): a thread's sixteen elements of a block of columns; to rows of L numbers.
+// load(thread, w, v): a thread's sixteen elements of a block of columns, times w; to rows of L numbers.
 template <class Load>
 DNASM_DEVICE void columns_forward(const RowOrder& order, int block, Complex* to, const Load& load) {
   const ColumnThread me(order, block);
   Complex v[16], w[16];
-  load(me, v);
   me.quarters(w);
-  DNASM_UNROLL
-  for (int k = 0; k < 16; ++k) v[k] = v[k] * w[k];
+  load(me, w, v);
   small_dft<16, false>(v);
   if (me.apart > 1) {
+    Complex* at = &me.wide.at(me.first + me.row);
     me.twiddles(w);
     DNASM_UNROLL
-    for (int k = 0; k < 16; ++k) me.wide.at(me.at + k * me.apart) = v[k] * w[k];
+    for (int k = 0; k < 16; ++k) at[WideColumns::padded(k * me.apart)] = v[k] * w[k];
     sync_block();
-    column_stages<false>(me.wide, me.apart);
+    me.middle<false>();
+    at = &me.wide.at(me.first + 16 * me.row);
     DNASM_UNROLL
-    for (int k = 0; k < 16; ++k) v[k] = me.wide.at(me.at + k * me.apart);
+    for (int k = 0; k < 16; ++k) v[k] = at[k];
   }
-  me.turns(w);
-  DNASM_UNROLL
-  for (int k = 0; k < 16; ++k) to[me.result(k)] = v[k] * w[k];
+  me.by_radix([&](auto radix) {
+    radix.template dft<false>(v);
+    me.turns<radix.kRadix>(w);
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) to[me.result<radix.kRadix>(k)] = v[k] * w[k];
+  });
 }
 
 // The adjoint: emit(n, z) of all elements of a block of columns.
@@ -119,23 +146,32 @@ template <class Emit>
 DNASM_DEVICE void columns_inverse(const RowOrder& order, int block, const Complex* from, const Emit& emit) {
   const ColumnThread me(order, block);
   Complex v[16], w[16];
-  me.turns(w);
-  DNASM_UNROLL
-  for (int k = 0; k < 16; ++k) v[k] = from[me.result(k)] * conjugate(w[k]);
+  me.by_radix([&](auto radix) {
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) v[k] = from[me.result<radix.kRadix>(k)];
+    me.turns<radix.kRadix>(w);
+    DNASM_UNROLL
+    for (int k = 0; k < 16; ++k) v[k] = v[k] * conjugate(w[k]);
+    radix.template dft<true>(v);
+  });
   if (me.apart > 1) {
+    Complex* at = &me.wide.at(me.first + 16 * me.row);
     DNASM_UNROLL
-    for (int k = 0; k < 16; ++k) me.wide.at(me.at + k * me.apart) = v[k];
+    for (int k = 0; k < 16; ++k) at[k] = v[k];
     sync_block();
-    column_stages<true>(me.wide, me.apart);
+    me.middle<true>();
     me.twiddles(w);
+    at = &me.wide.at(me.first + me.row);
     DNASM_UNROLL
-    for (int k = 0; k < 16; ++k) v[k] = me.wide.at(me.at + k * me.apart) * conjugate(w[k]);
+    for (int k = 0; k < 16; ++k) v[k] = at[WideColumns::padded(k * me.apart)] * conjugate(w[k]);
   }
   small_dft<16, true>(v);
   me.quarters(w);
   DNASM_UNROLL
   for (int k = 0; k < 16; ++k) emit(me.element(k), v[k] * conjugate(w[k]));
 }
+
+constexpr int kColumnBlocks = 3, kRowBlocks = 4;  // of 256 threads an SM: what hides the wait for memory
 
 template <class P>
 struct FilterStaging {
@@ -144,46 +180,43 @@ struct FilterStaging {
   float* bounds;    // [channel][blocks of columns]: sums of |k|
   Complex* rows;    // [channel of this launch][L]
   int spectrum_top;
-  DNASM_SHARED_CODE int blocks() const { return order.columns() / (WideColumns::kN / order.rows); }
+  DNASM_SHARED_CODE int blocks() const { return order.blocks(); }
 };
 
 template <class P>
-DNASM_KERNEL(WideColumns::kThreads, 2) filter_columns_kernel(const Params p, const FilterStaging<P> work) {
-  const int block = block_index() % work.blocks(), here = block_index() / work.blocks();
+DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks) filter_columns_kernel(const Params p, const FilterStaging<P> work) {
+  const int shift = shift_of(work.blocks()), block = block_index() & ((1 << shift) - 1), here = block_index() >> shift;
   const int channel = static_cast<int>(work.channel) + here;
   const FilterTaps taps(p, channel, static_cast<int>(work.order.length));
   float bound = 0;
-  const bool plain = p.filter_dtype == kFloat32 && !taps.both;
-  const float* filter = static_cast<const float*>(p.filter) + taps.past;
-  columns_forward(work.order, block, work.rows + here * work.order.length, [&](const ColumnThread& me, Complex(&v)[16]) {
-    DNASM_UNROLL
-    for (int k = 0; k < 16 && plain; ++k) {  // no branch between loads: all are under way together
-      const int n = me.element(k);
-      v[k] = {taps.has_past(n) ? filter[n] : 0.0f, 0};
-    }
-    DNASM_UNROLL
-    for (int k = 0; k < 16 && !plain; ++k) v[k] = load_tap(p, taps, me.element(k), 1.0f);
-    DNASM_UNROLL
-    for (int k = 0; k < 16; ++k) bound += fabsf(v[k].re) + fabsf(v[k].im);
+  columns_forward(work.order, block, work.rows + here * work.order.length, [&](const ColumnThread& me, Complex(&w)[16], Complex(&v)[16]) {
+    with_taps(p, taps, bound, [&](const auto& tap) {
+      decltype(tap(0)) x[16];
+      DNASM_UNROLL
+      for (int k = 0; k < 16; ++k) x[k] = tap(me.element(k));
+      DNASM_UNROLL
+      for (int k = 0; k < 16; ++k) v[k] = x[k] * w[k];
+    });
   });
   if (!work.bounds) return;
   sync_block();
   bound = block_sum<WideColumns::kThreads>(bound, reinterpret_cast<float*>(dynamic_shared()));
-  if (thread_index() == 0) work.bounds[here * work.blocks() + block] = bound;
+  if (thread_index() == 0) work.bounds[(here << shift) + block] = bound;
 }
 
 // Rows to spectra in the order of plan P.
 template <class P>
-DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm)
+DNASM_KERNEL(PlanWide<P>::kThreads, kRowBlocks)
 filter_rows_kernel(const Params p, const FilterStaging<P> work, const SpectrumLayout layout) {
-  using W = PlanWide<P>;
-  const W wide(1);
-  const int rows = work.order.rows, here = block_index() / rows, row = block_index() % rows;
+  using W = PlanWide<P, P::kLength, false>;
+  const W wide;
+  const int shift = shift_of(work.order.rows), here = block_index() >> shift, row = block_index() & ((1 << shift) - 1);
   const int64_t channel = work.channel + here;
   const Complex* from = work.rows + here * work.order.length + static_cast<int64_t>(row) * W::kN;
-  wide.forward(0, [&](int n) { return from[n]; });
   float bound = 0;
-  for (int i = thread_index(); i < work.blocks(); i += W::kThreads) bound += work.bounds[here * work.blocks() + i];
+  const int blocks = work.blocks();
+  for (int i = thread_index(); i < blocks; i += W::kThreads) bound += work.bounds[here * blocks + i];
+  wide.begin(0, [&](int n) { return from[n]; });
   bound = block_sum<W::kThreads>(bound, wide.scratch);
   const int exponent = spectrum_exponent(bound, work.spectrum_top);
   if (row == 0 && thread_index() == 0) layout.exponents(p)[channel] = exponent;
@@ -203,19 +236,20 @@ struct GradientWork {
 
 // Rows back to columns, in place of a channel's first partial sum.
 template <class P>
-DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) gradient_rows_kernel(const GradientWork work) {
-  using W = PlanWide<P>;
-  const W wide(1);
-  const int row = block_index() % work.order.rows, here = block_index() / work.order.rows;
+DNASM_KERNEL(PlanWide<P>::kThreads, kRowBlocks) gradient_rows_kernel(const GradientWork work) {
+  using W = PlanWide<P, P::kLength, false>;
+  const W wide;
+  const int shift = shift_of(work.order.rows), row = block_index() & ((1 << shift) - 1), here = block_index() >> shift;
   float* sums = work.partial + (static_cast<int64_t>(here) * work.chunks * work.order.length + static_cast<int64_t>(row) * W::kN) * 2;
-  wide.read_partials(0, sums, work.chunks, work.order.length * 2, work.scale);
-  wide.inverse(0, [&](int n, Complex z) { reinterpret_cast<Complex*>(sums)[n] = z; });
+  wide.inverse(
+      0, [&](int r, Complex(&v)[16]) { wide.read_partials(0, sums, work.chunks, work.order.length * 2, work.scale, r, v); },
+      [&](int n, Complex z) { reinterpret_cast<Complex*>(sums)[n] = z; });
 }
 
 template <class P>
-DNASM_KERNEL(WideColumns::kThreads, 2) gradient_columns_kernel(const Params p, const GradientWork work) {
-  const int blocks = work.order.columns() / (WideColumns::kN / work.order.rows);
-  const int block = block_index() % blocks, here = block_index() / blocks, channel = static_cast<int>(work.channel) + here;
+DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks) gradient_columns_kernel(const Params p, const GradientWork work) {
+  const int blocks = work.order.blocks(), shift = shift_of(blocks);
+  const int block = block_index() & (blocks - 1), here = block_index() >> shift, channel = static_cast<int>(work.channel) + here;
   if (block == 0)
     skip_gradient<WideColumns::kThreads>(p, channel, work.skip_sums, work.skip_partials, reinterpret_cast<float*>(dynamic_shared()));
   if (!p.dk) return;
