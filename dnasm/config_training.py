@@ -91,7 +91,7 @@ class TrainerConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 autocast on a GPU, float32 on a CPU."""
     devices: int = 1
-    """GPUs on this node; the CPU takes one."""
+    """GPUs on this node, of which more than one was never tried; the CPU takes one."""
     markov_orders: int = 8
     """Markov baselines of order 0 to this are fitted on the training regions and printed beside the model; -1: none."""
     require_below_markov: bool = False
