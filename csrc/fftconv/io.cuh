@@ -21,7 +21,7 @@ struct SpectrumLayout {
 struct Work {
   SpectrumLayout layout;
   int groups;      // of P::kSequences sequences of one channel
-  int chunks;      // blocks that share a channel
+  int chunks;      // blocks that share a channel, or all channels
   float* partial;  // backward: [block][team][...], see FilterGradient; then dskip's sums, [block][warp]
   Quad* saved;     // backward, long plans: a spectrum for each block
   char* parked;    // P::kParkedBytes for each block, where shared memory does not hold them

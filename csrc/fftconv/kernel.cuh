@@ -22,18 +22,20 @@ struct Worker {
   using E = Element<kDtype>;
   using Pair = typename E::Pair;
   Transform<P> transform;
-  int warp, team, channel, chunk, column;
+  int warp, team, channel, column;
   const Quad* filter;  // this lane's spectrum words of this warp's first tile
   int filter_exponent;
 
-  DNASM_DEVICE Worker(const Params& p, const Work& work) {
+  DNASM_DEVICE Worker(const Params& p, const Work& work, int first_channel) {
     const int lane = thread_index() % 32;
     warp = thread_index() / 32, team = warp / P::kTeam;
-    channel = block_index() / work.chunks, chunk = block_index() % work.chunks;
     transform = {lane, warp % P::kTeam, dynamic_shared() + team * P::kSequenceBytes, work.layout.tables(p) + lane};
     column = P::lane_column(lane) + (P::kDirect ? 0 : P::unit_column(transform.first_tile()));
-    filter = reinterpret_cast<const Quad*>(work.layout.channel(p, channel)) + first_tile() * 64 + lane;
-    filter_exponent = work.layout.exponents(p)[channel];
+    go_to(p, work, first_channel);
+  }
+  DNASM_DEVICE void go_to(const Params& p, const Work& work, int of) {
+    channel = of, filter = reinterpret_cast<const Quad*>(work.layout.channel(p, of)) + first_tile() * 64 + transform.lane;
+    filter_exponent = work.layout.exponents(p)[of];
   }
   DNASM_DEVICE int first_tile() const { return P::kDirect ? 0 : transform.first_tile(); }
   DNASM_DEVICE int64_t sequence(int group, int row) const {
@@ -76,15 +78,15 @@ struct Worker {
     for (int w = 0; w < 4; ++w)
       set.row[P::row_of(unit)].store(offset(unit, w), E::pack(v[sum_index(w, 0)], v[sum_index(w, 1)]));
   }
-  // Bring the rows that the same warps meet in `group` into the L2 cache, if there are any: a line a lane.
-  DNASM_DEVICE void expect(const Params& p, const Rows& tensor, int group) const {
+  // Bring rows that the same warps will meet into the L2 cache, if there are any: a line a lane.
+  DNASM_DEVICE void expect(const Params& p, const Rows& tensor, int of_channel, int group) const {
     constexpr int kLine = 128 / sizeof(typename E::Scalar);
     const int n = (transform.member * 32 + transform.lane) * kLine;
     DNASM_UNROLL
     for (int r = 0; r < P::kRows; ++r) {
       const int64_t b = sequence(group, r);
       if (tensor.data && b < p.batch && n < p.length && !p.starts)
-        prefetch(static_cast<typename E::Scalar*>(tensor.data) + b * tensor.stride_b + channel * tensor.stride_d + n);
+        prefetch(static_cast<typename E::Scalar*>(tensor.data) + b * tensor.stride_b + of_channel * tensor.stride_d + n);
     }
   }
   DNASM_DEVICE Operand<P> operand(const Work& work) const {
@@ -119,18 +121,45 @@ struct Worker {
   }
 };
 
+// Which groups a block takes: every chunks-th of one channel's, or, where blocks stay, its share of all channels' together.
+template <bool kStays>
+struct Walk {
+  int channel, group, left, step, groups;
+  DNASM_DEVICE Walk(const Params& p, const Work& work) : groups(work.groups) {
+    if (kStays) {
+      const int64_t all = p.channels * groups, first = all * block_index() / work.chunks;
+      channel = static_cast<int>(first / groups), group = static_cast<int>(first % groups), step = 1;
+      left = static_cast<int>(all * (block_index() + 1) / work.chunks - first);
+    } else {
+      channel = block_index() / work.chunks, group = block_index() % work.chunks, step = work.chunks;
+      left = (groups - group + step - 1) / step;
+    }
+  }
+  DNASM_DEVICE void next() {
+    --left, group += step;
+    if (kStays && group == groups) {
+      group = 0;
+      if (left > 0) ++channel;
+    }
+  }
+};
+
 template <class P, int kDtype, bool kFull, bool kGated>
 DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const Work work) {
   using W = Worker<P, kDtype, kFull>;
-  const W me(p, work);
-  const float skip = p.skip ? p.skip[me.channel] : 0.0f;
+  Walk<P::kForwardStays> walk(p, work);
+  W me(p, work, walk.channel);
   const bool gated = kGated && p.out_gate.data;
   Operand<P> x = me.operand(work);
-  for (int group = me.chunk; group < work.groups; group += work.chunks) {
+  while (walk.left > 0) {
+    const int group = walk.group;
+    const float skip = p.skip ? p.skip[me.channel] : 0.0f;
     me.template gather<kGated>(x, p, p.u, p.in_gate, group);
-    const int next = group + work.chunks;
-    me.expect(p, p.u, next);
-    if (kGated) me.expect(p, p.in_gate, next), me.expect(p, p.out_gate, next);
+    walk.next();
+    if (walk.left > 0) {
+      me.expect(p, p.u, walk.channel, walk.group);
+      if (kGated) me.expect(p, p.in_gate, walk.channel, walk.group), me.expect(p, p.out_gate, walk.channel, walk.group);
+    }
     typename W::Set gate, y;  // only known when they are needed: addresses are registers
     typename W::Pair factors[2][4];
     me.transform.run(
@@ -149,6 +178,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const 
           if (gated) me.multiply_by(v, factors[k]);
           me.store(y, i, v);
         });
+    if (P::kForwardStays) me.go_to(p, work, walk.channel);
   }
 }
 
@@ -226,7 +256,8 @@ template <class P, int kDtype, bool kFull, bool kGated>
 DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const Work work) {
   using B = Backward<P>;
   using Pair = typename Worker<P, kDtype, kFull>::Pair;
-  Worker<P, kDtype, kFull> me(p, work);
+  Walk<false> walk(p, work);
+  const Worker<P, kDtype, kFull> me(p, work, walk.channel);
   const int lane = me.transform.lane, first_tile = me.first_tile(), team_tile = me.team * P::kTiles + first_tile;
   const float skip = p.skip ? p.skip[me.channel] : 0.0f;
   const bool x_gated = kGated && p.in_gate.data, gate_gradient = kGated && p.dout_gate.data;
@@ -242,11 +273,11 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
   bool first = true;
 
   Operand<P> x = me.operand(work);
-  for (int group = me.chunk; group < work.groups; group += work.chunks) {
+  for (; walk.left > 0; walk.next()) {
+    const int group = walk.group, next = group + walk.step;
     me.template gather<kGated>(x, p, p.u, p.in_gate, group);
-    const int next = group + work.chunks;
-    me.expect(p, p.dy, group), me.expect(p, p.u, next);
-    if (kGated) me.expect(p, p.out_gate, group), me.expect(p, p.in_gate, next);
+    me.expect(p, p.dy, me.channel, group), me.expect(p, p.u, me.channel, next);
+    if (kGated) me.expect(p, p.out_gate, me.channel, group), me.expect(p, p.in_gate, me.channel, next);
     Pair pairs[2][4];
     {
       typename Worker<P, kDtype, kFull>::Set dy, gradient;

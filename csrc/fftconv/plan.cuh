@@ -57,6 +57,7 @@ struct Plan {
   static constexpr int kTeam = kTiles <= 2 ? 1 : kTiles / 2 < kWarps ? kTiles / 2 : kWarps;  // warps that share a sequence
   static constexpr int kRows = kDirect ? 2 : 1;                                              // sequences of a team
   static constexpr int kTeams = kWarps / kTeam, kSequences = kTeams * kRows;                 // of a block, side by side
+  static constexpr bool kForwardStays = kDirect;  // blocks begin cold: with little to do, once
   static constexpr int kUnits = kRows * kTiles / kTeam;                                      // tiles of a warp
   static_assert(kUnits % 2 == 0);
   DNASM_SHARED_CODE static int row_of(int unit) { return kDirect ? unit : 0; }

@@ -31,6 +31,10 @@ Work make_work(const Params& p, int64_t blocks_wanted) {
 template <class P>
 Work forward_work(const Params& p) {
   Work work = make_work<P>(p, P::kParkedInScratch ? 528 : 4096);
+  if (P::kForwardStays) {  // as many as an H200 runs at once, where each has several groups to itself
+    const int64_t groups = p.channels * work.groups;
+    work.chunks = static_cast<int>(groups < 2 * 528 ? groups : 528);
+  }
   work.parked = static_cast<char*>(p.scratch);
   return work;
 }
@@ -95,7 +99,7 @@ const char* launch_spectrum(const Params& p) {
 template <class P, int kDtype, bool kFull, bool kGated>
 const char* launch_forward(const Params& p) {
   const Work work = forward_work<P>(p);
-  const LaunchShape shape{p.channels * work.chunks, P::kThreads, P::kSharedBytes, p.stream};
+  const LaunchShape shape{P::kForwardStays ? work.chunks : p.channels * work.chunks, P::kThreads, P::kSharedBytes, p.stream};
   return launch(forward_kernel<P, kDtype, kFull, kGated>, shape, p, work);
 }
 

@@ -174,6 +174,14 @@ def test_neither_the_batch_nor_the_thread_order_changes_a_bit(bf16: Kernels) -> 
     assert_order_changes_no_bit(bf16, case, gradient_like(case), alone=3)
 
 
+def test_blocks_that_go_from_channel_to_channel(bf16: Kernels) -> None:
+    case = noise_case(9, 530, 256, 256, BF16, gates="", skip=False)  # two groups a channel, two or three a block
+    y, _ = run(bf16, case)
+    few = [0, 1, 2, 263, 264, 265, 528, 529]
+    assert torch.equal(y[:, few], run(bf16, Case(case.u[:, few], case.k[few]))[0])  # a block for each group
+    assert row_errors(y, exact(case)[0]).max() < 5e-3
+
+
 def test_rows_of_a_projection_are_read_in_place(bf16: Kernels) -> None:
     together = torch.randn(2, 9, 1024, generator=torch.Generator().manual_seed(3)).to(BF16)
     u, in_gate, out_gate = together.split(3, 1)
