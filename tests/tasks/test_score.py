@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pysam
+import pysam.bcftools
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -378,6 +379,25 @@ def test_an_annotated_vcf_has_a_value_for_each_alt(genome: Genome, model_folder:
     assert third.info["DNASM_STATUS"] == ("unsupported",)
     assert third.info["DNASM_LLR"] == (None,)
     assert list(pysam.TabixFile(str(tmp_path / "out.vcf.gz")).fetch("c", 99, 101))
+
+
+def test_bcftools_splits_the_annotated_vcf_and_finds_by_its_index(
+    genome: Genome, model_folder: Path, tmp_path: Path
+) -> None:
+    """bcftools itself, as pysam carries it: `norm` gives each ALT its own value, `query` goes by region."""
+    alts = [",".join(base for base in "ACGT" if base != SEQUENCE[i]) for i in (100, 400)]
+    vcf, out = _vcf(tmp_path / "v.vcf", _record(100, alts[0], "X=1"), _record(400, alts[1])), tmp_path / "out.vcf.gz"
+    score.run(_config(genome, model_folder, vcf, out))
+    expected = score_variants(load(model_folder, "cpu"), vcf, genome, window=64)
+    form = r"%POS\t%ALT\t%INFO/DNASM_LLR\t%INFO/DNASM_STATUS\n"
+    (tmp_path / "split.vcf").write_text(pysam.bcftools.norm("-m-", str(out)))
+    lines = [line.split("\t") for line in pysam.bcftools.query("-f", form, str(tmp_path / "split.vcf")).splitlines()]
+    assert [(int(pos), alt, status) for pos, alt, _, status in lines] == [
+        (pos, alt, "ok") for pos, listed in zip((101, 401), alts, strict=True) for alt in listed.split(",")
+    ]
+    np.testing.assert_allclose([float(value) for _, _, value, _ in lines], expected.llr, rtol=1e-5)
+    (there,) = pysam.bcftools.query("-f", form, "-r", "c:350-450", str(out)).splitlines()
+    assert there.startswith("401\t" + alts[1])
 
 
 def test_every_original_field_of_the_shipped_vcf_is_kept(root: Path, tmp_path: Path) -> None:
