@@ -268,18 +268,40 @@ def _as_yaml(key: str, value: str) -> str:
     return "".join("{" + f"{section}: " for section in sections) + value + "}" * len(sections)
 
 
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+
+
 def _explain(message: str, flags: Mapping[str, str], sources: Mapping[str, Mapping[str, Any]]) -> str:
     """Turn jsonargparse's message into one line that says which setting, and where it was given."""
     missing = re.search(r"arguments are required: (.*)", message)
     if missing:
-        return f"--{missing[1].replace('_', '-').replace(', ', ', --')} is missing; give it as a flag or in --config"
+        several = ", " in missing[1]
+        names = f"--{missing[1].replace('_', '-').replace(', ', ', --')}"
+        return (
+            f"{names} {'are' if several else 'is'} missing; give {'them' if several else 'it'} as a flag or in --config"
+        )
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
-    reason = re.sub(r"<class '(\w+)'>", r"\1", message.strip().splitlines()[-1].strip()).replace("typing.", "")
-    reason = reason[:1].lower() + reason[1:]
+    reason = _in_words(re.sub(r"<class '(\w+)'>", r"\1", message.strip()).replace("typing.", ""))
     if any(key == flag or key.startswith(flag + ".") for flag in flags):
         return f"--{key.replace('_', '-')}: {reason}"
     places = [path for path, tree in sources.items() if _holds(tree, key)]
     return f"{places[-1]}: {key}: {reason}" if places else f"{key}: {reason}"
+
+
+def _in_words(message: str) -> str:
+    """Take the reason out of a message about a type, without Python's names for it.
+
+    >>> _in_words("Expected a Literal['mean', 'max']. Got value: x")
+    'expected one of mean, max, got x'
+    """
+    *lines, last = [line.strip(" -") for line in message.splitlines()]
+    choices = [line.partition(". Got value")[0] for line in lines if line.startswith("Expected ")]
+    if last.startswith("Given value: ") and choices:  # of a setting that takes several types
+        last = f"{' or '.join(dict.fromkeys(choices)).replace(' or Expected', ' or')}. Got value: {last[13:]}"
+    last = re.sub(r"a Literal\[([^\]]*)\]", lambda found: "one of " + found[1].replace("'", ""), last)
+    for kind, words in _KINDS.items():
+        last = re.sub(rf"\ba {kind}\b", words, last)
+    return last[:1].lower() + last[1:].replace(". Got value: ", ", got ")
 
 
 def _holds(tree: Any, key: str) -> bool:

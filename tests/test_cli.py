@@ -156,7 +156,7 @@ def test_unknown_flag_names_the_nearest(flag: str, near: str) -> None:
         ("data: {genomes: [{class_path: os.system}]}", ["data.genomes.class_path"]),
         ("data: 3", ["data", "mapping"]),
         ("- 1", ["mapping"]),
-        ("data: {window: abc}", ["data.window", "int", "abc"]),
+        ("data: {window: abc}", ["data.window", "whole number", "abc"]),
         ("data: {window: null}", ["data.window", "null"]),
         ("data: {genomes: [{path: a, validation: chrI}]}", ["data.genomes.validation", "list"]),
         ("seed: !!python/object/apply:os.system ['true']", ["python/object"]),
@@ -177,7 +177,7 @@ def test_bad_yaml_is_refused_with_its_file(text: str, words: list[str], tmp_path
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--data.window", "abc"], ["--data.window", "int", "abc"]),
+        (["--data.window", "abc"], ["--data.window", "whole number", "abc"]),
         (["--model.family", "rnn"], ["--model.family", "hyena", "rnn"]),
         (["--data.window"], ["--data.window needs a value"]),
         (["--data.window", "--force"], ["--data.window needs a value"]),
@@ -203,8 +203,26 @@ def test_bad_flags_are_refused(argv: list[str], words: list[str]) -> None:
 
 
 def test_a_missing_setting_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^--out is missing"):
+    with pytest.raises(ConfigError, match=r"^--out is missing; give it as"):
         parse(config.PretrainConfig)
+    with pytest.raises(ConfigError, match=r"^--model, --regions, --out are missing; give them as"):
+        parse(config.EmbedConfig)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("batch_size=x", "--batch-size: expected a whole number or one of auto, got x"),
+        ("stride=1.5", "--stride: expected a whole number or null, got 1.5"),
+        ("pool=median", "--pool: expected one of mean, max, last, centre, none, got median"),
+        ("quiet=maybe", "--quiet: expected true or false, got maybe"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_in_words(setting: str, said: str) -> None:
+    name, _, value = setting.partition("=")
+    with pytest.raises(ConfigError) as caught:
+        parse(config.EmbedConfig, "--model", "m", "--regions", "r", "--out", "o", f"--{name}={value}")
+    assert str(caught.value) == said
 
 
 def test_a_config_of_over_a_megabyte_is_not_read(tmp_path: Path) -> None:
