@@ -37,7 +37,7 @@ def genome(**settings: str) -> list[str]:
 CASES = {
     "unknown key": Case(2, ["c.yaml", "trainer.max_step", "trainer.max_steps"], yaml="  max_step: 3\n"),
     "unknown flag": Case(2, ["--data.windw", "--data.window"], ["--data.windw", "3"]),
-    "wrong type": Case(2, ["--data.window", "int", "wide"], ["--data.window", "wide"]),
+    "wrong type": Case(2, ["--data.window", "whole number", "wide"], ["--data.window", "wide"]),
     "missing config": Case(2, ["none.yaml"], ["--config", "none.yaml"]),
     "unknown preset": Case(2, ["huge", "tiny"], ["--model.preset", "huge"]),
     "output exists": Case(73, ["kept", "--force"], ["--out", "kept"], files={"kept/notes.txt": "mine"}),
