@@ -24,21 +24,22 @@ class Replay:
     A schedule's first step runs as it is, which also warms libraries up; its second records the graph.
     """
 
-    def __init__(self, state: DecodingState, body: Callable[[], None], *, graphs: bool) -> None:
+    def __init__(self, state: DecodingState, body: Callable[[], None], *, graphs: bool, compiled: bool = True) -> None:
         """Take what is to be repeated.
 
         Args:
             state: Will be held in place.
             body: What a step does: calls `model.extend` with one position, and no other state.
             graphs: Whether to record; on a GPU alone.
+            compiled: Whether parts of the body are compiled, on a GPU: it takes seconds, once for a process.
         """
         self.state, self.body, self.graphs = state, body, graphs
-        state.again = True
+        state.again = compiled
         self._recorded: dict[tuple[int, ...], torch.cuda.CUDAGraph | None] = {}
         device = next(t for layer in state.layers for t in _tensors(layer).values()).device
         self._place = torch.full((1,), state.position, device=device)
         for layer in state.layers:
-            layer.place = self._place
+            layer.place, layer.again = self._place, compiled
         self._pool = torch.cuda.graph_pool_handle() if graphs else None
 
     def step(self) -> None:
@@ -74,7 +75,7 @@ class Replay:
         for layer, other in zip(self.state.layers, state.layers, strict=True):
             for name, tensor in _tensors(layer).items():
                 tensor.copy_(getattr(other, name))
-            counts = {f.name: getattr(other, f.name) for f in fields(other) if isinstance(getattr(other, f.name), int)}
+            counts = {f.name: getattr(other, f.name) for f in fields(other) if type(getattr(other, f.name)) is int}
             for name, count in counts.items():
                 setattr(layer, name, count)
         self.state.position = state.position

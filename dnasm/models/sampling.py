@@ -3,6 +3,7 @@
 The random numbers of sample i are a function of (seed, i): the same alone, in any batch and in any order.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
+from dnasm.memory import mixers
 from dnasm.models.backbone import LanguageModel
 from dnasm.models.replay import Replay
 from dnasm.models.state import DecodingState
 from dnasm.vocabulary import A, T
 
+_WORTH_COMPILING = 100_000  # steps of one H3 layer: nine seconds to compile, about 0.1 ms less for each on an H200
 _TEXT_TOKENS = 50_257  # of GPT-2; the rows after them are padding
 
 
@@ -79,6 +82,7 @@ def sample(
     first: int = 0,
     graphs: bool | None = None,
     told: Callable[[int], None] | None = None,
+    calls: int = 1,
 ) -> Iterator[Sample]:
     """Draw `n` continuations of a prompt. The prompt is read once; each token then costs one step of the state.
 
@@ -93,6 +97,8 @@ def sample(
             cannot be recorded (hooks that talk to the host) takes False.
         told: Hears how many more tokens have been drawn, step by step; in all `n` times the length, whatever stopped
             early.
+        calls: Calls like this one that the caller makes in all. A GPU's steps are compiled where there are enough of
+            H3's layers, which takes about nine seconds, once for a process.
 
     Yields:
         The samples in order.
@@ -105,23 +111,25 @@ def sample(
         raise ConfigError("the prompt is empty; a model needs at least one token to go on from")
     state = model.start(1, len(prompt) + how.length - 1)  # the last token that is drawn need not be read
     logits = model.extend(prompt[None], state, only_last=True)[:, 0]
+    steps = calls * how.length * math.ceil(n / batch_size)
+    compiled = steps * mixers(model.config).count("h3") >= _WORTH_COMPILING
     for start in range(0, n, batch_size):
         numbers = range(first + start, first + min(n, start + batch_size))
         run = _Run(how, drawable(model.config), numbers, logits)
-        steps = _draw(model, state.fork(len(numbers)), run, logits.is_cuda if graphs is None else graphs)
-        for count in steps:
+        recorded = logits.is_cuda if graphs is None else graphs
+        for count in _draw(model, state.fork(len(numbers)), run, graphs=recorded, compiled=compiled):
             if told is not None:
                 told(count * len(numbers))
         yield from run.samples()
 
 
-def _draw(model: LanguageModel, state: DecodingState, run: "_Run", graphs: bool) -> Iterator[int]:
+def _draw(model: LanguageModel, state: DecodingState, run: "_Run", *, graphs: bool, compiled: bool) -> Iterator[int]:
     """Draw all tokens of a run, of which the last is not read; yield how many each step leaves less to do."""
 
     def step() -> None:
         run.logits.copy_(model.extend(run.take(), state)[:, 0])
 
-    steps = Replay(state, step, graphs=graphs) if graphs else None
+    steps = Replay(state, step, graphs=graphs, compiled=compiled) if graphs else None
     for left in range(run.how.length - 1, 0, -1):
         if steps is None:
             step()

@@ -21,6 +21,8 @@ class MixerState:
     """Positions taken in so far."""
     place: Int64[Tensor, " 1"] | None = field(default=None, kw_only=True)
     """The position once more, on the device, where single steps are replayed: then they read it there."""
+    again: bool = field(default=False, kw_only=True)
+    """Whether so many steps are replayed that on a GPU compiling them pays."""
 
     def fork(self, copies: int) -> "MixerState":
         """Return an independent state in which every sequence stands `copies` times, its copies side by side."""

@@ -103,6 +103,7 @@ def _samples(
     batch_size: BatchSize,
     first: int = 0,
     told: Callable[[int], None] | None = None,
+    calls: int = 1,
 ) -> Iterator[Sample]:
     size = _AUTO_BATCH if batch_size == "auto" else batch_size
     if n < 1 or size < 1:
@@ -118,7 +119,7 @@ def _samples(
     tokens = torch.from_numpy(prompt).to(model.backbone.ln_f.weight.device)
     together, advice = min(n, size), "draw fewer side by side (--batch-size), or take --dtype bfloat16 or --device cpu"
     with evaluating(model), memory_told(model, len(prompt) + how.length, together, advice):
-        yield from sample(model, tokens, n, how, batch_size=size, first=first, told=told)
+        yield from sample(model, tokens, n, how, batch_size=size, first=first, told=told, calls=calls)
 
 
 def run(config: GenerateConfig) -> None:
@@ -176,7 +177,8 @@ def _records(
     settings = _settings(model, config)
     for number, (name, prompt) in enumerate(prompts):
         front = vocabulary.decode(prompt) if config.include_prompt else ""
-        drawn = _samples(model, prompt, config.n, how, config.batch_size, number * config.n, meter.advance)
+        first = number * config.n
+        drawn = _samples(model, prompt, config.n, how, config.batch_size, first, meter.advance, len(prompts))
         for i, found in enumerate(drawn, 1):
             ended = "stop" if found.stopped else "length"
             counts = f"prompt={len(prompt)} generated={len(found.tokens)} end={ended}"

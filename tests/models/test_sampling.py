@@ -11,10 +11,12 @@ from torch import Tensor
 
 from dnasm.config import ModelConfig
 from dnasm.errors import ConfigError
-from dnasm.models import LanguageModel
+from dnasm.models import LanguageModel, sampling
 from dnasm.models.backbone import Backbone, Block
 from dnasm.models.mixers import H3, Attention, DilatedCNN, Hyena, Multihybrid
+from dnasm.models.replay import Replay
 from dnasm.models.sampling import Sample, Sampling, choose, drawable, sample
+from dnasm.models.state import DecodingState
 
 Maker = Callable[[ModelConfig], LanguageModel]
 
@@ -130,6 +132,37 @@ def test_who_asks_hears_of_every_token_once(
     assert all(found.stopped == bool(stop) for found in drawn)
     assert sum(heard) == 5 * 6
     assert len(heard) == (3 if stop else 3 * 6)
+
+
+@pytest.mark.parametrize(("name", "calls", "worth"), [("h3", 1, False), ("h3", 1000, True), ("hyena", 1000, False)])
+def test_steps_are_compiled_where_that_pays(
+    monkeypatch: pytest.MonkeyPatch,
+    configs: dict[str, ModelConfig],
+    make_model: Maker,
+    name: str,
+    calls: int,
+    worth: bool,
+) -> None:
+    asked: list[bool] = []
+
+    class Heard(Replay):
+        def __init__(self, state: DecodingState, body: Callable[[], None], *, graphs: bool, compiled: bool) -> None:
+            super().__init__(state, body, graphs=False, compiled=compiled)
+            asked.extend([compiled, state.again, *(layer.again for layer in state.layers)])
+
+    monkeypatch.setattr(sampling, "Replay", Heard)
+    list(
+        sample(
+            make_model(configs[name]),
+            torch.tensor([7, 8]),
+            5,
+            Sampling(length=25),
+            batch_size=2,
+            graphs=True,
+            calls=calls,
+        )
+    )
+    assert set(asked) == {worth}
 
 
 def test_text_models_draw_any_of_their_tokens(configs: dict[str, ModelConfig], make_model: Maker) -> None:

@@ -122,17 +122,17 @@ class H3(nn.Module):
 
     def _step(self, x: Float[Tensor, "b d"], state: H3State, position: int) -> Float[Tensor, "b d"]:
         """Mix one position in place."""
-        again = state.place is not None
+        replayed = state.place is not None
         place = torch.full((1,), position, device=x.device) if state.place is None else state.place
-        if again and state.projections is None:
+        if replayed and state.projections is None:
             state.projections = joined(self.q_proj, self.k_proj, self.v_proj)
-        if again and state.projections is not None:
+        if replayed and state.projections is not None:
             q, k, v = linear(x, *state.projections).chunk(3, -1)
         else:
             q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         held = (state.keys, state.real, state.imag)
         constants = (state.taps[1], self.ssm_k_D, state.steps.planes, self.D)
-        return best_step(x.device, again_and_again=again)(q, k, v, *held, place, *constants)
+        return best_step(x.device, again_and_again=state.again)(q, k, v, *held, place, *constants)
 
     def _piece(self, x: Float[Tensor, "b c d"], state: H3State, begin: int) -> Float[Tensor, "b d c"]:
         """Mix several positions as `forward` does; what the state adds comes on top."""

@@ -1,0 +1,84 @@
+"""Training on a GPU: compiled once, close to the CPU's losses, and stopped by a gradient that is not finite."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dnasm.config import DataConfig, GenomeConfig, ModelConfig, OptimConfig, TrainerConfig
+from dnasm.datasets.datamodule import PretrainingData
+from dnasm.errors import TrainingDiverged
+from dnasm.models.backbone import build_model
+from dnasm.training.fit import fit
+from dnasm.training.module import Pretraining
+from dnasm.training.schedule import Schedule
+
+pytestmark = pytest.mark.gpu
+
+WINDOW = 32
+MODEL = ModelConfig(d_model=16, num_layers=1, d_inner=16, max_length=WINDOW, filter_order=8, embedding_dropout=0.0)
+
+
+class Watched(Pretraining):
+    """Keeps losses, on their device, and spoils the gradient of one step."""
+
+    losses: list[Tensor]
+    spoiled = 0
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(loss.detach())
+        return loss * (math.nan if self.global_step + 1 == self.spoiled else 1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataConfig:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 6000))
+    (tmp_path / "g.fa").write_text(f">train\n{letters[:4000]}\n>held\n{letters[4000:]}\n")
+    genome = GenomeConfig(path=str(tmp_path / "g.fa"), validation=["held"])
+    return DataConfig(genomes=[genome], window=WINDOW, batch_size=4, windows_per_epoch=100, validation_windows=12)
+
+
+def train(data: DataConfig, folder: Path, device: str, *, spoiled: int = 0) -> Watched:
+    """Take twenty steps in float32."""
+    trainer = TrainerConfig(max_steps=20, validate_every=8, checkpoint_every=6, precision="float32")
+    torch.manual_seed(0)
+    schedule = Schedule.of(OptimConfig(), trainer)
+    more: dict[str, Any] = {"genomes": ["g"], "window": WINDOW, "provenance": {}}
+    module = Watched(build_model(MODEL), OptimConfig(), schedule, **more)
+    module.losses, module.spoiled = [], spoiled
+    folder.mkdir()
+    fit(module, PretrainingData(data), trainer, folder, device=torch.device(device), quiet=True)
+    return module
+
+
+def test_losses_and_the_log_are_those_of_a_cpu(data: DataConfig, tmp_path: Path) -> None:
+    modules = [train(data, tmp_path / device, device) for device in ("cpu", "cuda")]
+    on_cpu, on_gpu = (torch.stack(module.losses).cpu() for module in modules)
+    torch.testing.assert_close(on_gpu, on_cpu, atol=1e-4, rtol=0)
+    tables = [np.genfromtxt(tmp_path / d / "metrics.csv", delimiter=",", names=True) for d in ("cpu", "cuda")]
+    for column in ("step", "lr", "grad_norm", "train_nats", "val_nats"):
+        np.testing.assert_allclose(tables[1][column], tables[0][column], rtol=1e-3, err_msg=column)
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(data: DataConfig, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match="is nan at step 14,"):
+        train(data, tmp_path / "run", "cuda", spoiled=14)
+    state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert state["global_step"] == 12
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+
+
+@pytest.mark.parametrize("spoiled", [8, 20])
+def test_the_last_gradient_before_a_validation_is_heard_of_before_it(
+    data: DataConfig, tmp_path: Path, spoiled: int
+) -> None:
+    with pytest.raises(TrainingDiverged, match=f"at step {spoiled},"):
+        train(data, tmp_path / "run", "cuda", spoiled=spoiled)
+    assert not list((tmp_path / "run").glob("checkpoints/best.ckpt")) or spoiled == 20
