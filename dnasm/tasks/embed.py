@@ -22,7 +22,7 @@ from dnasm.tasks.forward_batches import BatchSize
 from dnasm.tasks.new_file import check_new_file, refuse_same_file
 from dnasm.tasks.outputs import check_new_folder
 from dnasm.tasks.pooling import Pool
-from dnasm.tasks.progress import Meter
+from dnasm.tasks.progress import Meter, counted
 from dnasm.tasks.run_record import now, write_run_json
 
 
@@ -151,7 +151,7 @@ def run(config: EmbedConfig) -> None:
     embedder = Embedder(model, config.layer, config.pool, config.strands, config.batch_size, config.num_workers)
     reverse = sum(region.strand == "-" for region in regions)
     note = f", {reverse:,} of them on strand -, read as the reverse complement" if reverse else ""
-    plan = f"{config.regions}: {len(regions):,} sequences{note}, {', '.join(embedder.layers)} -> {config.out}"
+    plan = f"{config.regions}: {counted(len(regions), 'sequence')}{note}, {', '.join(embedder.layers)} -> {config.out}"
     if config.dry_run:
         print(plan)
         return

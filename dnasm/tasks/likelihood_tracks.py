@@ -20,7 +20,7 @@ from dnasm.tasks.likelihood import sees_both_sides
 from dnasm.tasks.masked_tracks import MaskedTrackScorer
 from dnasm.tasks.new_file import STANDARD_OUTPUT, check_new_file, refuse_same_file
 from dnasm.tasks.precision_guard import compare
-from dnasm.tasks.progress import Meter
+from dnasm.tasks.progress import Meter, counted
 from dnasm.tasks.region_input import Regions, merge_intervals, read_intervals
 from dnasm.tasks.run_record import now, write_run_json
 from dnasm.tasks.track_output import SUFFIXES, TrackSink, open_track, require_track_format
@@ -95,7 +95,7 @@ def run(config: LikelihoodConfig) -> None:
     intervals = _intervals(scorer.genome, config.regions)
     total = sum(interval.length for interval in intervals)
     plan = (
-        f"{total:,} bases in {len(intervals):,} regions, {scorer.plan} on {scorer.runner.device} -> "
+        f"{counted(total, 'base')} in {counted(len(intervals), 'region')}, {scorer.plan} on {scorer.runner.device} -> "
         f"{', '.join(outs.values())}"
     )
     if config.dry_run:
@@ -141,7 +141,7 @@ def _guard_precision(
 ) -> None:
     """Say how far a narrow dtype drifts from float32, and stop there with `strict` if ranks change."""
     exact = _make_scorer(config, "float32")
-    drift = compare(_first_values(exact, intervals), _first_values(narrow, intervals), of="bases")
+    drift = compare(_first_values(exact, intervals), _first_values(narrow, intervals), of="base")
     if drift.swapped and config.strict:
         raise ConfigError(f"--dtype {config.dtype}: {drift}; take float32, or leave --strict out")
     _say(f"{'warning: ' if drift.swapped else ''}in {config.dtype} {drift} beside float32", config)

@@ -165,7 +165,7 @@ def _guard_precision(narrow: Mutagenizer, genome: Genome, region: Interval, conf
     part = Interval(region.contig, region.start, min(region.end, region.start + _GUARDED_BASES))
     values = [scan.region(genome, part, config.window).llr for scan in (_make(config, "float32"), narrow)]
     known = np.isfinite(values[0]) & (values[0] != 0)
-    drift = compare(values[0][known], values[1][known], of="substitutions")
+    drift = compare(values[0][known], values[1][known], of="substitution")
     if drift.swapped and config.strict:
         raise ConfigError(f"--dtype {config.dtype}: {drift}; take float32, or leave --strict out")
     _say(f"{'warning: ' if drift.swapped else ''}in {config.dtype} {drift} beside float32", config)

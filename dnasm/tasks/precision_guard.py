@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from dnasm.tasks.progress import counted
 from dnasm.tasks.score_table import ScoreTable
 from dnasm.tasks.variant_checks import Allele
 from dnasm.tasks.variant_scorer import VariantScorer
@@ -26,12 +27,12 @@ class Drift:
     """Standard deviation of the float32 scores, in nats."""
     swapped: float
     """Share of the pairs of alleles whose order differs."""
-    of: str = "alleles"
-    """What was scored."""
+    of: str = "allele"
+    """What was scored, each."""
 
     def __str__(self) -> str:
         return (
-            f"on {self.alleles} {self.of} the scores drift by up to {self.largest:.2g} nats (their spread is "
+            f"on {counted(self.alleles, self.of)} the scores drift by up to {self.largest:.2g} nats (their spread is "
             f"{self.spread:.2g}), which swaps {self.swapped:.1%} of the pairs"
         )
 
@@ -44,7 +45,7 @@ def measure_drift(exact: VariantScorer, narrow: VariantScorer, alleles: Iterable
     return compare(tables[0].llr[known], tables[1].llr[known])
 
 
-def compare(exact: npt.NDArray[np.float64], narrow: npt.NDArray[np.float64], of: str = "alleles") -> Drift:
+def compare(exact: npt.NDArray[np.float64], narrow: npt.NDArray[np.float64], of: str = "allele") -> Drift:
     """Compare two columns of scores.
 
     >>> compare(np.array([0.0, 1.0, 2.0]), np.array([0.0, 2.0, 1.0])).swapped

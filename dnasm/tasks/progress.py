@@ -64,3 +64,12 @@ def _three_digits(rate: float) -> str:
     ['0.123', '12.3', '14,800']
     """
     return f"{rate:.3g}" if rate < 1000 else f"{round(rate, 2 - math.floor(math.log10(rate))):,.0f}"
+
+
+def counted(count: int, thing: str) -> str:
+    """Write how many there are.
+
+    >>> counted(1, "allele"), counted(4109, "allele")
+    ('1 allele', '4,109 alleles')
+    """
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"

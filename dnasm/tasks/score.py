@@ -17,6 +17,7 @@ from dnasm.ops import set_backend
 from dnasm.tasks.forward_batches import BatchSize
 from dnasm.tasks.new_file import STANDARD_OUTPUT, check_new_file, refuse_same_file
 from dnasm.tasks.precision_guard import measure_drift
+from dnasm.tasks.progress import counted
 from dnasm.tasks.run_record import now, write_run_json
 from dnasm.tasks.score_evaluation import evaluate_scores, parse_label
 from dnasm.tasks.score_job import ScoreJob, require_known_contigs
@@ -198,7 +199,7 @@ def _listed(counts: Counter[str]) -> str:
     if not total:
         return "no variant in the input"
     parts = [f"{count:,} {status}" for status, count in counts.items()]
-    return f"{total:,} alleles: {', '.join(parts)}"
+    return f"{counted(total, 'allele')}: {', '.join(parts)}"
 
 
 def _say(text: str, config: ScoreConfig) -> None:

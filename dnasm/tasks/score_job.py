@@ -12,7 +12,7 @@ from dnasm.config import ScoreConfig
 from dnasm.errors import InputError
 from dnasm.genome import Genome
 from dnasm.genome.vcf import VcfReader, read_vcf
-from dnasm.tasks.progress import Meter
+from dnasm.tasks.progress import Meter, counted
 from dnasm.tasks.run_record import describe_file
 from dnasm.tasks.score_output import AnnotatedVcf, ScoreSink, open_sink
 from dnasm.tasks.score_parts import Parts, Rank, split
@@ -150,7 +150,7 @@ def require_known_contigs(counts: dict[str, int], genome: Genome) -> None:
     if set(counts) == {"unknown_contig"}:
         names = ", ".join(name for name, _ in zip(genome.contigs, range(5), strict=False))
         raise InputError(
-            f"{genome.path}: has none of the contigs of the input ({counts['unknown_contig']:,} alleles); "
+            f"{genome.path}: has none of the contigs of the input ({counted(counts['unknown_contig'], 'allele')}); "
             f"its own are {names}{', ...' if len(genome.contigs) > 5 else ''}. Is this the right genome?"
         )
 

@@ -267,7 +267,7 @@ def test_a_dry_run_writes_nothing(
     genome: Genome, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verb.run(_config(model_folder, genome, _bed(tmp_path, "c 0 30"), tmp_path / "out.npz", dry_run=True))
-    assert "1 sequences" in capsys.readouterr().out
+    assert "1 sequence," in capsys.readouterr().out
     assert not (tmp_path / "out.npz").exists()
 
 

@@ -464,7 +464,7 @@ def test_a_dry_run_checks_and_writes_nothing(
     genome: Genome, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     score.run(_config(genome, model_folder, SNV, tmp_path / "out.tsv", dry_run=True))
-    assert "1 alleles: 1 ok" in capsys.readouterr().out
+    assert "1 allele: 1 ok" in capsys.readouterr().out
     with pytest.raises(ReferenceMismatch):
         score.run(_config(genome, model_folder, "short:1:C:A", tmp_path / "out.tsv", dry_run=True))
     assert list(tmp_path.iterdir()) == []
