@@ -1,4 +1,4 @@
-// Host code of plans past one block: how sequences are cut into groups whose scratch stays in the L2 cache.
+// Host code of plans past one block: how sequences are cut into groups that one scratch serves in turn.
 #pragma once
 
 #include "inner.cuh"
@@ -10,14 +10,18 @@ namespace dnasm {
 
 template <class P>
 DNASM_KERNEL(128, 1) long_table_kernel(const Params p, const Level level) {
-  const int row = block_index() * 4 + thread_index() / 32, lane = thread_index() % 32, of_level = row - P::Rows::kRows;
+  const int table = block_index() * 4 + thread_index() / 32, lane = thread_index() % 32, of_level = table - P::Rows::kRows;
   Quad* tables = static_cast<Quad*>(p.spectrum);
-  if (of_level < 0) write_table_row<P>(tables, row, lane);
-  if (of_level < 0 || of_level >= level.table_rows()) return;
+  if (of_level < 0) return write_table_row<P>(tables, table, lane);
+  const int of_row = of_level - level.table_rows(), row = of_row / RowTables::kRows, rows = level.above * level.radix;
+  if (row >= rows) return;
+  const int s = row / level.radix + level.above * level.frequency(row % level.radix);
+  const auto value = [&](int w, int h) {
+    return (of_row < 0 ? level.entry_of(of_level, w, h, lane) : row_entry<P>(rows, s, of_row % RowTables::kRows, w, h, lane)).value();
+  };
   Quad quad;
-  for (int w = 0; w < 4; ++w)
-    quad.w[w] = pack_half2(level.entry_of(of_level, w, 0, lane).value(), level.entry_of(of_level, w, 1, lane).value());
-  tables[row * 32 + lane] = quad;
+  for (int w = 0; w < 4; ++w) quad.w[w] = pack_half2(value(w, 0), value(w, 1));
+  tables[table * 32 + lane] = quad;
 }
 
 // The shortest long plan has 16 rows.
@@ -39,10 +43,10 @@ struct Long {
   explicit Long(const Params& p) : length(length_of(p)) {
     const int rows = static_cast<int>(length / P::kLength);
     two = rows > kWidestLevel;
-    first = make_level(length, two ? 16 : rows);
-    level = two ? make_level(length / 16, rows / 16) : first;
+    first = make_level(length, two ? 16 : rows, 1);
+    level = two ? make_level(length / 16, rows / 16, 16) : first;
     layout = spectrum_layout<P>(p);
-    layout.table_bytes += level.table_rows() * 512;
+    layout.table_bytes = table_rows() * 512;
     layout.channel_bytes = 4 * length;
     int bits = 0;
     while (length >> bits > 1) ++bits;
@@ -51,7 +55,7 @@ struct Long {
     bounds_at = static_cast<size_t>(layout.table_bytes + layout.exponent_bytes + p.channels * layout.channel_bytes);
     staging_at = round_up(bounds_at + static_cast<size_t>(channels_at_once) * 4 * staging(nullptr).blocks());
     spectrum_size = staging_at + static_cast<size_t>(channels_at_once * 8 * length);
-    group = ring_share(p.batch * p.channels, 4 * length);
+    group = ring_share(p.batch * p.channels, 2 * length);  // twice the ring: 5 % faster than one
   }
   static int64_t length_of(const Params& p) {  // the outer level has at least 16 rows
     const int64_t plan = plan_length(p.length, kFast);
@@ -65,14 +69,17 @@ struct Long {
     }
     return work;
   }
+  int table_rows() const { return P::Rows::kRows + level.table_rows() + rows() * RowTables::kRows; }
   int rows() const { return static_cast<int>(length / P::kLength); }
   RowOrder order() const { return {rows(), two ? level.radix : 1, length}; }
+  // Of two levels, the first has no other tables than every plan.
   OuterWork outer(const Params& p, const Level& of, const Scratch& scratch) const {
-    const Quad* tables = static_cast<const Quad*>(p.spectrum);
-    return {of, tables + P::Rows::kFirst * 32, tables + P::Rows::kRows * 32, 0, scratch};
+    const bool plain = two && of.above == 1;
+    return {of, static_cast<const Quad*>(p.spectrum) + (plain ? P::Rows::kFirst : P::Rows::kRows) * 32, 0, scratch};
   }
-  InnerWork inner(const Scratch& x) const {
-    return {layout, level, rows(), first.blocks(), !two, first.tile_shift + 4, 0, x};
+  InnerWork inner(const Params& p, const Scratch& x) const {
+    const Quad* tables = static_cast<const Quad*>(p.spectrum) + (P::Rows::kRows + level.table_rows()) * 32;
+    return {layout, tables, rows(), first.blocks(), !two, first.tile_shift + 4, 0, x};
   }
   // The second level's pass over a group in scratch, one way or the other, where there is one.
   const char* middle(const Params& p, const Scratch& scratch, int64_t sequences, bool back) const {
@@ -87,10 +94,11 @@ struct Long {
     return {rows, reinterpret_cast<uint32_t*>(rows + group * 4 * length)};
   }
   size_t scratch_bytes() const { return round_up(static_cast<size_t>(group) * (4 * static_cast<size_t>(length + first.blocks()))); }
-  // What rounded matrices shorten, see Plan::kGain; the outer levels add a little (measured, tests/csrc).
-  float gain() const { return (1 + (two ? 0.85e-4f : 0.65e-4f)) / P::kGain; }
+  // What rounded matrices shorten (measured as Plan::kGain is); there is less of it than in one block, for each row rounds
+  // matrices of its own.
+  static constexpr float kGain = 1 - 0.3e-4f;
   // Where radix 2 or 8 is among the stages, spectra are shorter by sqrt(2) than unitary ones.
-  float gradient_scale() const { return (level.second == 2 || level.second == 8 ? 2.0f : 1.0f) * gain(); }
+  float gradient_scale() const { return (level.second == 2 || level.second == 8 ? 2.0f : 1.0f) / kGain; }
   static bool full_rows(const Params& p) { return p.length == length_of(p) && aligned_rows(p, 4); }
 
   static size_t spectrum_bytes(const Params& p) { return Long(p).spectrum_size; }
@@ -99,8 +107,8 @@ struct Long {
   static const char* spectrum(const Params& p) {
     using W = PlanWide<P>;
     const Long plan(p);
-    const int rows = P::Rows::kRows + plan.level.table_rows();
-    if (const char* text = launch(long_table_kernel<P>, {(rows + 3) / 4, 128, 0, p.stream}, p, plan.level)) return text;
+    const LaunchShape tables{(plan.table_rows() + 3) / 4, 128, 0, p.stream};
+    if (const char* text = launch(long_table_kernel<P>, tables, p, plan.level)) return text;
     FilterStaging<P> work = plan.staging(&p);
     for (; work.channel < p.channels; work.channel += plan.channels_at_once) {
       const int64_t left = p.channels - work.channel, now = left < plan.channels_at_once ? left : plan.channels_at_once;
@@ -121,36 +129,46 @@ struct Long {
     const Long plan(p);
     const Scratch scratch = plan.scratch(p, 0);
     OuterWork outer = plan.outer(p, plan.first, scratch);
-    InnerWork inner = plan.inner(scratch);
+    InnerWork inner = plan.inner(p, scratch);
     const int64_t sequences = p.batch * p.channels;
     for (int64_t first = 0; first < sequences; first += plan.group) {
       const int64_t now = sequences - first < plan.group ? sequences - first : plan.group;
       outer.sequence = inner.sequence = first;
       const LaunchShape outside = plan.outside(p, now);
-      const LaunchShape inside{now * plan.rows(), P::kThreads, InnerWorker<P>::kSharedBytes, p.stream};
+      const bool two = p.batch % 2 == 0 && now % 2 == 0;  // neighbours of one channel, side by side in a block
+      const LaunchShape inside{(two ? now / 2 : now) * plan.rows(), P::kThreads,
+                               static_cast<size_t>((two ? 2 : 1) * P::kSequenceBytes), p.stream};
       const char* text = launch(outer_forward_kernel<kDtype, kFull, kGated>, outside, p, outer, p.u, p.in_gate);
       if (!text) text = plan.middle(p, scratch, now, false);
-      if (!text) text = launch(inner_forward_kernel<P>, inside, p, inner);
+      if (!text) text = launch(two ? inner_forward_kernel<P, 2> : inner_forward_kernel<P, 1>, inside, p, inner);
       if (!text) text = plan.middle(p, scratch, now, true);
-      const ResultWork result{outer, plan.layout, plan.gain(), nullptr};
-      if (!text) text = launch(output_kernel<kDtype, kFull, kGated>, outside, p, result, p.out_gate, p.y);
+      const ResultWork result{outer, plan.layout, 1 / kGain, nullptr};
+      if (!text) text = launch(output_kernel<kDtype, kFull, kGated>, outside, p, result);
       if (text) return text;
     }
     return nullptr;
   }
 
+  // Into how many chunks to cut a batch, so that blocks times chunks are done in the fewest rounds of one sequence each.
+  // The device's blocks are a fixed number here, since sums depend on it; a chunk costs about a sequence more.
+  static int fewest_rounds(int64_t blocks, int64_t batch) {
+    int64_t best = 1, least = INT64_MAX;
+    for (int64_t chunks = 1; chunks <= batch; ++chunks) {
+      const int64_t rounds = (blocks * chunks + 263) / 264 * ((batch + chunks - 1) / chunks + 1);
+      if (rounds < least) least = rounds, best = chunks;
+    }
+    return static_cast<int>(best);
+  }
   // Backward's groups: whole channels, or part of one channel's batch.
   struct BackwardPlan {
     int64_t channels, batch;  // of a group
     int chunks;               // blocks that share a row of a channel's sequences
     size_t g_at, partial_at, skip_at, bytes;
     BackwardPlan(const Params& p, Long& plan) {
-      plan.group = ring_share(p.batch * p.channels, 4 * plan.length);
       batch = plan.group < p.batch ? plan.group : p.batch;
       channels = plan.group / batch;
       plan.group = channels * batch;
-      const int64_t blocks = channels * plan.rows(), wanted = (528 + blocks - 1) / blocks;
-      chunks = static_cast<int>(wanted < batch ? wanted : batch);
+      chunks = fewest_rounds(channels * plan.rows(), batch);
       g_at = plan.scratch_bytes(), partial_at = 2 * g_at;
       skip_at = partial_at + static_cast<size_t>(channels * chunks * 8 * plan.length);
       bytes = skip_at + static_cast<size_t>(p.batch * p.channels * plan.first.blocks()) * 4;
@@ -174,22 +192,21 @@ struct Long {
         const int64_t batch = p.batch - b < back.batch ? p.batch - b : back.batch;
         OuterWork of_x = plan.outer(p, plan.first, x), of_g = plan.outer(p, plan.first, g);
         of_x.sequence = of_g.sequence = channel * p.batch + b;
-        InnerBackWork inner{plan.inner(x), g, static_cast<int>(batch), back.chunks, partial, b == 0};
+        InnerBackWork inner{plan.inner(p, x), g, static_cast<int>(batch), back.chunks, partial, b == 0};
         inner.inner.sequence = of_x.sequence;
         const LaunchShape outside = plan.outside(p, channels * batch);
         const LaunchShape inside{channels * back.chunks * plan.rows(), P::kThreads,
-                                 InnerWorker<P>::kSharedBytes + 12 * P::kLength, p.stream};
+                                 InnerBackWork::shared_bytes<P>(), p.stream};
         const char* text = launch(outer_forward_kernel<kDtype, kFull, kGated>, outside, p, of_x, p.u, p.in_gate);
         if (!text) text = launch(outer_forward_kernel<kDtype, kFull, kGated>, outside, p, of_g, p.dy, p.out_gate);
         if (!text) text = plan.middle(p, x, channels * batch, false);
         if (!text) text = plan.middle(p, g, channels * batch, false);
-        if (!text) text = launch(inner_backward_kernel<P>, inside, p, inner);
-        if (!text && p.dout_gate.data) text = plan.middle(p, x, channels * batch, true);
+        const bool gate = p.dout_gate.data;
+        if (!text) text = launch(gate ? inner_backward_kernel<P, true> : inner_backward_kernel<P, false>, inside, p, inner);
+        if (!text && gate) text = plan.middle(p, x, channels * batch, true);
         if (!text) text = plan.middle(p, g, channels * batch, true);
-        const ResultWork on_x{of_x, plan.layout, plan.gain(), nullptr}, on_g{of_g, plan.layout, plan.gain(), skip_sums};
-        if (!text && p.dout_gate.data)
-          text = launch(output_kernel<kDtype, kFull, kGated>, outside, p, on_x, p.dy, p.dout_gate);
-        if (!text) text = launch(input_gradient_kernel<kDtype, kFull, kGated>, outside, p, on_g);
+        const ResultWork on_x{of_x, plan.layout, 1 / kGain, nullptr}, on_g{of_g, plan.layout, 1 / kGain, skip_sums};
+        if (!text) text = launch(gradients_kernel<kDtype, kFull, kGated>, outside, p, on_x, on_g);
         if (text) return text;
       }
       if (!p.dk && !p.dskip) continue;

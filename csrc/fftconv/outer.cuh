@@ -1,10 +1,10 @@
 // What stands outside one block: transforms of length L = R S by a right-angle transform of R rows down every column.
 //
-// Element n = n1 S + r, frequency m = s + R m': row s holds z_s[r] = e(r (s + 1/4 - R/4) / L) sum_n1 x[n1 S + r]
-// e(n1 (s + 1/4) / R), and frequency m is z_s's own right-angle transform at m'. So the next level, or the inner
-// transform of one block, begins where this one ends, with the quarter in it. R = 16 Rb: first 16 rows n1 = n1' Rb + n2
-// at each n2, with the matrix of every plan; then, through shared memory, Rb rows n2 at each m1, whose matrix
-// e(n2 (s + 1/4) / R), s = m1 + 16 m2, has the twiddle in it. Row m1 Rb + m2 of scratch holds s.
+// Element n = n1 S + r, frequency m = s + R m': row s holds z_s[r] = sum_n1 x[n1 S + r] e(n1 (s + 1/4) / R), and
+// X_m = sum_r z_s[r] e(r (m' + (s + 1/4) / R) / S). So the next level, or the inner transform of one block, is a transform
+// with (s + 1/4) / R for its quarter: that stands in its matrices, and nothing is turned in between. R = 16 Rb: first 16 rows
+// n1 = n1' Rb + n2 at each n2; then, through shared memory, Rb rows n2 at each m1, whose matrix e(n2 (s + 1/4) / R),
+// s = m1 + 16 m2, has the twiddle in it. Row m1 Rb + m2 of scratch holds s.
 //
 // A block takes all rows of some columns: 8,192 complex numbers, four units of 16 rows by 16 columns for each warp, two of
 // them side by side. Scratch holds rows in fp16, of every 32 columns sixteen bytes each (chunks) for columns 2 g, 2 g + 1,
@@ -24,26 +24,17 @@ struct OuterPlan {
   DNASM_SHARED_CODE static int row_of(int) { return 0; }
 };
 
-DNASM_SHARED_CODE int chunk(int g) { return g % 2 * 16 + g / 2 * 4; }
-
-// e(n turn / 2^32): turns wrap as 32-bit numbers do, so that no fraction is lost however large n.
-DNASM_DEVICE Complex turn_by(uint32_t turn, int n) {
-  const uint32_t fraction = turn * static_cast<uint32_t>(n) + 0x80000000u;
-  return quick_cos_sin(bits_float(fraction >> 9 | 0x3f800000u) - 1.5f);
-}
+DNASM_SHARED_CODE int chunk(int g) { return (g & 1) << 4 | g >> 1 << 2; }
 
 struct Level {
   int radix, second, columns;  // R = 16 second, S
   int second_shift;            // log2 of `second`
   int tile_shift;              // log2 of the 16-column tiles of a block
-  int turn_shift;              // 2^32 is one turn: 4 L times 2^turn_shift
+  int blocks_shift;            // log2 of the blocks that take a sequence's columns
+  int above;                   // rows of the level above: each has its own tables, for its own quarter; or 1
   DNASM_SHARED_CODE int block_columns() const { return 16 << tile_shift; }
-  DNASM_SHARED_CODE int blocks() const { return columns >> (tile_shift + 4); }
+  DNASM_SHARED_CODE int blocks() const { return 1 << blocks_shift; }
   DNASM_SHARED_CODE int frequency(int row) const { return (row >> second_shift) + 16 * (row & (second - 1)); }
-  // (s + 1/4 - R/4) / L of a row
-  DNASM_DEVICE uint32_t turn(int row) const {
-    return static_cast<uint32_t>(4 * frequency(row) + 1 - radix) << turn_shift;
-  }
   // Shared memory: rows 16 bytes apart modulo 128, whether they are neighbours or `second` apart; re, then im.
   DNASM_SHARED_CODE int row_at(int row) const {
     return row * (4 * block_columns() + 16) + (row >> second_shift) * 16;
@@ -51,15 +42,19 @@ struct Level {
   DNASM_SHARED_CODE int maxima_at() const { return second == 1 ? 0 : row_at(radix); }
   DNASM_SHARED_CODE size_t shared_bytes() const { return static_cast<size_t>(maxima_at()) + 64; }
 
-  // The tables of the second stage: for each 16 rows, re, im, -im forward and the same for the way back, transposed.
-  DNASM_SHARED_CODE int table_rows() const { return second == 1 ? 0 : radix / 16 * 6; }
-  DNASM_DEVICE Entry entry_of(int row, int w, int h, int lane) const {
+  // For each row above: stage 1 there and back (4 rows of tables), and for each 16 rows the second stage: re, im, -im and
+  // the same for the way back, transposed.
+  DNASM_SHARED_CODE int row_tables() const { return 4 + (second == 1 ? 0 : radix / 16 * 6); }
+  DNASM_SHARED_CODE int table_rows() const { return above * row_tables(); }
+  DNASM_DEVICE Entry entry_of(int table, int w, int h, int lane) const {
+    const int s0 = table / row_tables(), row = table % row_tables() - 4;
+    if (row < 0) return first_entry(above, s0, row + 4, w, h, lane);
     const int i = row / 6 * 16 + lane / 4 + 8 * (w % 2), j = row / 6 * 16 + lane % 4 * 2 + h + 8 * (w / 2);
     if (i / second != j / second) return {2, 0, 0};
     const bool back = row % 6 >= 3;
     const int bits = second_shift;  // a power of two each way, together 1 / second
     const int part = row % 3 == 2 ? -1 : row % 3, n2 = (back ? i : j) % second, at = back ? j : i;
-    return entry(part, static_cast<int64_t>(n2) * (4 * frequency(at) + 1), 4 * radix,
+    return entry(part, static_cast<int64_t>(n2) * (4 * (frequency(at) * above + s0) + 1), 4 * radix * above,
                  power_of_two(back ? -(bits / 2) : bits / 2 - bits));
   }
 };
@@ -69,9 +64,9 @@ inline int log2_of(int64_t n) {
   while (n >> bits > 1) ++bits;
   return bits;
 }
-inline Level make_level(int64_t length, int radix) {
-  return {radix, radix / 16, static_cast<int>(length / radix), log2_of(radix / 16), log2_of(OuterPlan::kElements / radix / 16),
-          30 - log2_of(length)};
+inline Level make_level(int64_t length, int radix, int above) {
+  const int columns = static_cast<int>(length / radix), wide = OuterPlan::kElements / radix;
+  return {radix, radix / 16, columns, log2_of(radix / 16), log2_of(wide / 16), log2_of(columns / wide), above};
 }
 
 // Complex sums of 16 rows by 16 columns: [columns of slots 0-7, 8-15][fragment C].
@@ -99,10 +94,6 @@ DNASM_DEVICE Sums product(const DftMatrix& d, const Tile& x) {
   return out;
 }
 
-// The halves of two words, as stage 1 wants them: rows side by side.
-DNASM_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
-DNASM_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
-
 // A right operand from the column pairs of rows 2q, 2q + 1, 2q + 8, 2q + 9: half k of their chunks.
 DNASM_DEVICE Tile join_rows(const Quad (&chunks)[4], int k) {
   Tile x;
@@ -124,8 +115,8 @@ struct Scratch {
 // What a launch of an outer pass adds to its Params. Sequences are numbered channel by channel.
 struct OuterWork {
   Level level;
-  const Quad *first, *second;  // tables: stage 1 of every plan, and this level's
-  int64_t sequence;            // the first one of this launch
+  const Quad* tables;  // this level's
+  int64_t sequence;    // the first one of this launch
   Scratch scratch;
 };
 
@@ -134,25 +125,29 @@ struct OuterWorker {
   const OuterWork& work;
   int lane, warp, block, column;  // block of columns, and its first column
   int64_t sequence;               // of this launch
+  const Quad* tables;             // already at this lane
 
   explicit DNASM_DEVICE OuterWorker(const OuterWork& w) : work(w) {
-    lane = thread_index() % 32, warp = thread_index() / 32;
-    sequence = block_index() / w.level.blocks();
-    block = block_index() % w.level.blocks();
+    lane = thread_index() & 31, warp = thread_index() >> 5;  // shifts: signed divisions take three times as long
+    sequence = block_index() >> w.level.blocks_shift;
+    block = block_index() & (w.level.blocks() - 1);
     column = block * w.level.block_columns();
+    tables = w.tables + (static_cast<int>(sequence) & (w.level.above - 1)) * w.level.row_tables() * 32 + lane;
   }
-  DNASM_DEVICE int g() const { return lane / 4; }
-  DNASM_DEVICE int q() const { return lane % 4; }
+  DNASM_DEVICE int g() const { return lane >> 2; }
+  DNASM_DEVICE int q() const { return lane & 3; }
   // Unit i of this warp: which 16 rows, and which 16 columns.
   DNASM_DEVICE int group(int i) const { return (warp * OuterPlan::kUnits + i) >> work.level.tile_shift; }
   DNASM_DEVICE int tile(int i) const { return (warp * OuterPlan::kUnits + i) & ((1 << work.level.tile_shift) - 1); }
-  DNASM_DEVICE Quad table(const Quad* from, int row) const { return load_table(from + 32 * row + lane); }
-  DNASM_DEVICE DftMatrix matrix(const Quad* from, int row) const {
-    return {table(from, row), table(from, row + 1), table(from, row + 2)};
+  DNASM_DEVICE Quad table(int row) const { return load_table(tables + 32 * row); }
+  // The second stage's, of 16 rows.
+  DNASM_DEVICE DftMatrix matrix(int group, bool back) const {
+    const Quad* at = tables + 32 * (4 + 6 * group + 3 * back);
+    return {load_table(at), load_table(at + 32), load_table(at + 64)};
   }
   // Stage 1's matrix on the way back, a left operand too: a right one's words, in their own order.
   DNASM_DEVICE Quad back_table(int row) const {
-    const Quad r = table(work.first, row);
+    const Quad r = table(row);
     return {{r.w[0], r.w[2], r.w[1], r.w[3]}};
   }
   // A unit's fragment into shared memory and, as a right operand, out of it; rows `from` + `step` k.
@@ -166,7 +161,7 @@ struct OuterWorker {
   }
   DNASM_DEVICE Tile load(int from, int step, int t) const {
     Tile x;
-    const char* at = dynamic_shared() + work.level.row_at(from + step * (lane % 8 + lane / 16 * 8)) + t * 32 + lane / 8 % 2 * 16;
+    const char* at = dynamic_shared() + work.level.row_at(from + step * ((lane & 7) + (lane >> 4 << 3))) + t * 32 + (lane & 8) * 2;
     ldmatrix_trans(x.re, at);
     ldmatrix_trans(x.im, at + 2 * work.level.block_columns());
     return x;
@@ -175,34 +170,17 @@ struct OuterWorker {
     const Level& level = work.level;
     return work.scratch.rows + ((sequence * level.radix + row) * level.columns + column + c) * 4;
   }
-  // What the turns of a lane's columns in rows g and g + 8 have in common.
-  struct RowTurns {
-    uint32_t turn[2];
-    Complex one[2], sixteen[2];
-  };
-  DNASM_DEVICE RowTurns row_turns(int rows) const {
-    RowTurns t;
+  // To scratch: a unit's columns 4 q + 2 (t % 2) and 16 + them, and their right neighbours, half a chunk each.
+  DNASM_DEVICE void finish(const Sums& sums, int rows, int t) const {
     DNASM_UNROLL
     for (int h = 0; h < 2; ++h) {
-      t.turn[h] = work.level.turn(rows + g() + 8 * h);
-      t.one[h] = turn_by(t.turn[h], 1), t.sixteen[h] = turn_by(t.turn[h], 16);
-    }
-    return t;
-  }
-  // To scratch, turned: a unit's columns 4 q + 2 (t % 2) and 16 + them, and their right neighbours, half a chunk each.
-  DNASM_DEVICE void finish(const Sums& sums, int rows, int t, const RowTurns& turns) const {
-    const int pair = t / 2 * 32, half = t % 2;
-    DNASM_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      Complex z[4], turn[4];
-      turn[0] = turn_by(turns.turn[h], column + pair + 4 * q() + 2 * half);
-      turn[1] = turn[0] * turns.one[h], turn[2] = turn[0] * turns.sixteen[h], turn[3] = turn[1] * turns.sixteen[h];
+      Quad z;
       DNASM_UNROLL
-      for (int j = 0; j < 4; ++j)
-        z[j] = Complex{sums.re[j % 2][2 * h + j / 2], sums.im[j % 2][2 * h + j / 2]} * turn[j];
-      *reinterpret_cast<Quad*>(scratch(rows + g() + 8 * h, pair + 16 * half + 4 * q())) = {
-          {pack_half2(z[0].re, z[1].re), pack_half2(z[0].im, z[1].im), pack_half2(z[2].re, z[3].re),
-           pack_half2(z[2].im, z[3].im)}};
+      for (int j = 0; j < 2; ++j) {
+        z.w[2 * j] = pack_half2(sums.re[0][2 * h + j], sums.re[1][2 * h + j]);
+        z.w[2 * j + 1] = pack_half2(sums.im[0][2 * h + j], sums.im[1][2 * h + j]);
+      }
+      *reinterpret_cast<Quad*>(scratch(rows + g() + 8 * h, t / 2 * 32 + t % 2 * 16 + 4 * q())) = z;
     }
   }
   // After stage 1's sums have gone to shared memory: the second stage, and to scratch.
@@ -211,36 +189,45 @@ struct OuterWorker {
     DNASM_UNROLL_ONCE
     for (int i = 0; i < OuterPlan::kUnits; i += 2) {
       const int rows = 16 * group(i);
-      const DftMatrix d = matrix(work.second, 6 * group(i));
-      const RowTurns turns = row_turns(rows);
+      const DftMatrix d = matrix(group(i), false);
       DNASM_UNROLL
-      for (int k = 0; k < 2; ++k) finish(product<false>(d, load(rows, 1, tile(i) + k)), rows, tile(i) + k, turns);
+      for (int k = 0; k < 2; ++k) finish(product<false>(d, load(rows, 1, tile(i) + k)), rows, tile(i) + k);
     }
   }
   // The way back to last(x, i), unit i's operand for stage 1's adjoint: now column 2 g of a chunk is the unit's slot g.
-  // prepare(i) comes before units i and i + 1, in time to start their loads.
-  template <class Prepare, class Last>
-  DNASM_DEVICE void inverse(const Prepare& prepare, const Last& last) const {
+  // begin() comes when all loads from scratch are under way, prepare(i) before units i and i + 1, to start theirs.
+  // kPairs: how many pairs of units are loaded at once, where registers are few.
+  template <int kPairs, class Begin, class Prepare, class Last>
+  DNASM_DEVICE void inverse(const Begin& begin, const Prepare& prepare, const Last& last) const {
     const bool one_stage = work.level.second == 1;
-    DNASM_UNROLL
-    for (int i = 0; i < OuterPlan::kUnits; i += 2) {
-      const int rows = one_stage ? 0 : 16 * group(i);
-      Quad chunks[4];
+    Quad chunks[OuterPlan::kUnits / 2][4];
+    const auto load_pairs = [&](int first) {
       DNASM_UNROLL
-      for (int w = 0; w < 4; ++w) {
+      for (int k = 4 * first; k < 4 * (first + kPairs); ++k) {
+        const int i = k / 4 * 2, w = k % 4, rows = one_stage ? 0 : 16 * group(i);
         const char* from = scratch(rows + 2 * q() + w % 2 + w / 2 * 8, tile(i) * 16 + chunk(g()));
-        chunks[w] = *reinterpret_cast<const Quad*>(from);
+        chunks[k / 4][w] = *reinterpret_cast<const Quad*>(from);
       }
-      if (one_stage) prepare(i);
+    };
+    load_pairs(0);
+    begin();
+    if (one_stage) {
       DNASM_UNROLL
-      for (int k = 0; k < 2; ++k) {
-        const Tile x = join_rows(chunks, k);
-        if (one_stage) last(x, i + k);
-        else store(product<true>(matrix(work.second, 6 * group(i) + 3), x).rounded(), rows, 1, tile(i) + k);
+      for (int i = 0; i < OuterPlan::kUnits; ++i) {
+        if (i == 2 && kPairs == 1) load_pairs(1);
+        if (i % 2 == 0) prepare(i);
+        last(join_rows(chunks[i / 2], i % 2), i);
       }
+      return;
     }
-    if (one_stage) return;
-    prepare(0);
+    if (kPairs == 2) prepare(0);
+    DNASM_UNROLL
+    for (int i = 0; i < OuterPlan::kUnits; ++i) {
+      if (i == 2 && kPairs == 1) load_pairs(1);
+      const Tile x = join_rows(chunks[i / 2], i % 2);
+      store(product<true>(matrix(group(i), true), x).rounded(), 16 * group(i), 1, tile(i));
+    }
+    if (kPairs == 1) prepare(0);
     sync_block();
     DNASM_UNROLL
     for (int i = 0; i < OuterPlan::kUnits; ++i) {
@@ -253,7 +240,14 @@ struct OuterWorker {
 // A row's largest exponent from those of its blocks of columns, and what its elements were rounded under.
 DNASM_DEVICE uint32_t row_maximum(const uint32_t* exponents, int count) {
   uint32_t most = 0;
-  for (int i = thread_index() % 32; i < count; i += 32) most = exponents[i] > most ? exponents[i] : most;
+  DNASM_UNROLL_ONCE
+  for (int first = thread_index() % 32; first < count; first += 128) {
+    DNASM_UNROLL
+    for (int i = first; i < first + 128; i += 32) {
+      const uint32_t e = i < count ? exponents[i] : 0;  // no branch: four loads at once
+      most = e > most ? e : most;
+    }
+  }
   return warp_max(most);
 }
 DNASM_DEVICE int exponent_of(uint32_t most) { return static_cast<int>(most) - 127 - kTop; }
@@ -268,10 +262,9 @@ template <int kDtype, bool kFull>
 DNASM_DEVICE Row<kDtype, kFull> tensor_row(const Params& p, const Rows& tensor, int64_t sequence, int column) {
   using Scalar = typename Element<kDtype>::Scalar;
   const uint32_t d = static_cast<uint32_t>(sequence) / static_cast<uint32_t>(p.batch);
-  const uint32_t b = static_cast<uint32_t>(sequence) % static_cast<uint32_t>(p.batch);
-  Scalar* at = static_cast<Scalar*>(tensor.data);
-  if (at) at += b * tensor.stride_b + d * tensor.stride_d + column;
-  return {at, static_cast<int>(p.length) - column};
+  const uint32_t b = static_cast<uint32_t>(sequence) - d * static_cast<uint32_t>(p.batch);
+  const int64_t offset = b * tensor.stride_b + d * tensor.stride_d + column;  // no branch: rows share the division
+  return {tensor.data ? static_cast<Scalar*>(tensor.data) + offset : nullptr, static_cast<int>(p.length) - column};
 }
 
 // Four neighbours of a row, in whole rows at once; those are aligned.
@@ -279,6 +272,11 @@ template <int kDtype>
 struct alignas(4 * sizeof(typename Element<kDtype>::Scalar)) Four {
   typename Element<kDtype>::Pair pair[2];
 };
+// A gate's pair, or ones where there is none.
+template <int kDtype>
+DNASM_DEVICE typename Element<kDtype>::Pair either(bool there, typename Element<kDtype>::Pair pair) {
+  return there ? pair : Element<kDtype>::pack(1.0f, 1.0f);
+}
 template <int kDtype, bool kFull>
 DNASM_DEVICE Four<kDtype> load_four(const Row<kDtype, kFull>& row, int n) {
   if constexpr (kFull) return *reinterpret_cast<const Four<kDtype>*>(row.at + n);
@@ -301,25 +299,29 @@ outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, co
   const bool gated = kGated && gate.data;
   const auto a = tensor_row<kDtype, kFull>(p, tensor, work.sequence + me.sequence, me.column + chunk(me.g()));
   const auto b = tensor_row<kDtype, kFull>(p, either(gated, gate, tensor), work.sequence + me.sequence, me.column + chunk(me.g()));
-  Four<kDtype> fours[4], factors[4];
+  constexpr int kLoads = 2 * OuterPlan::kUnits;
+  Four<kDtype> fours[kLoads], factors[kLoads];  // four rows of two units at once
+  DNASM_UNROLL
+  for (int k = 0; k < kLoads; ++k) {
+    const int unit = k / 4 * 2, w = k % 4, row = (2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(unit);
+    const int n = row * level.columns + me.tile(unit) * 16;
+    fours[k] = load_four(a, n);
+    if (kGated) factors[k] = load_four(b, n);  // without a gate x itself, unused: no branch keeps loads apart
+  }
   Operand<OuterPlan> x;
   gather_row(x, reinterpret_cast<uint32_t*>(dynamic_shared() + level.maxima_at()), 0, [&](int unit, float(&v)[8]) {
-    const int half = unit % 2;
-    DNASM_UNROLL
-    for (int w = 0; w < 4 && half == 0; ++w) {
-      const int row = (2 * me.q() + w % 2 + w / 2 * 8) * level.second + me.group(unit), n = row * level.columns + me.tile(unit) * 16;
-      fours[w] = load_four(a, n);
-      if (kGated) factors[w] = load_four(b, n);  // without a gate x itself, unused: no branch keeps loads apart
-    }
     DNASM_UNROLL
     for (int w = 0; w < 4; ++w) {
-      const auto pair = fours[w].pair[half], factor = factors[w].pair[half];
-      v[sum_index(w, 0)] = E::low(pair) * (gated ? E::low(factor) : 1.0f);
-      v[sum_index(w, 1)] = E::high(pair) * (gated ? E::high(factor) : 1.0f);
+      const auto pair = fours[unit / 2 * 4 + w].pair[unit % 2];
+      v[sum_index(w, 0)] = E::low(pair), v[sum_index(w, 1)] = E::high(pair);
+      if constexpr (kGated) {
+        const auto factor = either<kDtype>(gated, factors[unit / 2 * 4 + w].pair[unit % 2]);
+        v[sum_index(w, 0)] *= E::low(factor), v[sum_index(w, 1)] *= E::high(factor);
+      }
     }
   });
   if (thread_index() == 0) work.scratch.exponents[me.sequence * level.blocks() + me.block] = x.most[0];
-  const Quad re = me.table(work.first, 0), im = me.table(work.first, 1);
+  const Quad re = me.table(0), im = me.table(1);
   const auto first = [&](int i) {
     const Quad words = x.words(i);
     Sums sums;
@@ -331,9 +333,8 @@ outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, co
     return sums;
   };
   if (level.second == 1) {
-    const OuterWorker::RowTurns turns = me.row_turns(0);
     DNASM_UNROLL
-    for (int i = 0; i < OuterPlan::kUnits; ++i) me.finish(first(i), 0, me.tile(i), turns);
+    for (int i = 0; i < OuterPlan::kUnits; ++i) me.finish(first(i), 0, me.tile(i));
   } else {
     DNASM_UNROLL
     for (int i = 0; i < OuterPlan::kUnits; ++i) me.store(first(i).rounded(), me.group(i), level.second, me.tile(i));
@@ -342,9 +343,9 @@ outer_forward_kernel(const Params p, const OuterWork work, const Rows tensor, co
 }
 
 // The way back to a tensor's elements, real: emit(i, h, n, sums) of four elements from n + the lane's own column on, of unit
-// i, row h. prepare(i, h, n) comes before, for two units at a time.
-template <class Prepare, class Emit>
-DNASM_DEVICE void outer_inverse(const OuterWork& work, const Prepare& prepare, const Emit& emit) {
+// i, row h. prepare(i, h, n) comes before, for two units at a time, and begin() before all.
+template <int kPairs, class Begin, class Prepare, class Emit>
+DNASM_DEVICE void outer_inverse(const OuterWork& work, const Begin& begin, const Prepare& prepare, const Emit& emit) {
   const OuterWorker me(work);
   const auto place = [&](int i, int h) {
     return ((me.g() + 8 * h) * work.level.second + me.group(i)) * work.level.columns + me.tile(i) * 16;
@@ -354,7 +355,7 @@ DNASM_DEVICE void outer_inverse(const OuterWork& work, const Prepare& prepare, c
     for (int k = 0; k < 4; ++k) prepare(i + k / 2, k % 2, place(i + k / 2, k % 2));
   };
   const Quad re = me.back_table(2), im = me.back_table(3);
-  me.inverse(prepare_two, [&](const Tile& x, int i) {
+  me.inverse<kPairs>(begin, prepare_two, [&](const Tile& x, int i) {
     float c[2][4] = {};
     DNASM_UNROLL
     for (int nt = 0; nt < 2; ++nt) {
@@ -390,7 +391,7 @@ DNASM_KERNEL(kThreads, 2) middle_forward_kernel(const MiddleWork work) {
   const Level& level = work.outer.level;
   const uint32_t* exponents = work.exponents + me.sequence / work.above.radix * work.above.blocks();
   const int most = static_cast<int>(row_maximum(exponents, work.above.blocks()));
-  const DftMatrix first = work.first_matrix(me.table(work.outer.first, 0), me.table(work.outer.first, 1));
+  const DftMatrix first = work.first_matrix(me.table(0), me.table(1));
   Quad words[OuterPlan::kUnits][4];  // pass A's slots, in halves of chunks
   uint32_t scales[OuterPlan::kUnits][4];
   DNASM_UNROLL
@@ -417,24 +418,17 @@ template <int kThreads>
 DNASM_KERNEL(kThreads, 2) middle_inverse_kernel(const MiddleWork work) {
   const OuterWorker me(work.outer);
   const DftMatrix first = work.first_matrix(me.back_table(2), me.back_table(3));
-  const uint32_t turn = 0u - work.above.turn(static_cast<int>(me.sequence % work.above.radix));
-  const Complex step = turn_by(turn, 1);
   HalfChunk held[2][2];  // of the unit before: units go in pairs
-  me.inverse([](int) {}, [&](const Tile& x, int i) {
+  me.inverse<2>([] {}, [](int) {}, [&](const Tile& x, int i) {
     const Sums sums = product<true>(first, x);
     const int t = me.tile(i);
     DNASM_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int row = (me.g() + 8 * h) * work.outer.level.second + me.group(i);
-      Complex z[4], w = turn_by(turn, row * work.outer.level.columns + me.column + t * 16 + me.q() * 4);
-      DNASM_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        z[j] = Complex{sums.re[j % 2][2 * h + j / 2], sums.im[j % 2][2 * h + j / 2]} * w;
-        w = w * step;
-      }
       DNASM_UNROLL
       for (int j = 0; j < 2; ++j) {  // columns 4 q + 2 j, of chunk 2 q + j
-        const HalfChunk mine{pack_half2(z[2 * j].re, z[2 * j + 1].re), pack_half2(z[2 * j].im, z[2 * j + 1].im)};
+        const HalfChunk mine{pack_half2(sums.re[0][2 * h + j], sums.re[1][2 * h + j]),
+                             pack_half2(sums.im[0][2 * h + j], sums.im[1][2 * h + j])};
         if (i % 2)
           *reinterpret_cast<Quad*>(me.scratch(row, t / 2 * 32 + chunk(2 * me.q() + j))) = {
               {held[h][j].re, held[h][j].im, mine.re, mine.im}};

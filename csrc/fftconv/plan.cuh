@@ -32,6 +32,16 @@ struct TableRows {
   static constexpr int kRows = kOuterInverse + 2 * kTiles;
 };
 
+// Rows of the tables that each row of a longer sequence has for itself, see row_entry.
+struct RowTables {
+  static constexpr int kFirst = 0;       // stage 1 and the last stage: re, im each
+  static constexpr int kForward = 4;     // the inner DFT over r1: re, im, -im; and the twiddle after it
+  static constexpr int kInner = 7;
+  static constexpr int kBack = 9;        // the same on the way back
+  static constexpr int kInnerBack = 12;
+  static constexpr int kRows = 14;
+};
+
 // What a block can have at most: 227 KB on sm_90 and sm_100; kernels for other devices keep to what all of them have.
 #if !defined(DNASM_SHARED_KB)
 #define DNASM_SHARED_KB 227

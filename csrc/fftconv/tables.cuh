@@ -78,6 +78,29 @@ struct TableMaker {
   }
 };
 
+// Where outer levels of R rows stand above, what is left of a sequence whose row holds frequency s of R is a transform at
+// m + (s + 1/4) / R in place of m + 1/4, see Level. Its first stage of 16 rows, there (2 table rows, left) and back (2, right):
+DNASM_DEVICE Entry first_entry(int above, int s, int row, int w, int h, int lane) {
+  if (row >= 2) w = w % 2 * 2 + w / 2;
+  const int i = lane / 4 + 8 * (w % 2), j = lane % 4 * 2 + h + 8 * (w / 2), m = row < 2 ? i : j, n = row < 2 ? j : i;
+  return entry(row % 2, static_cast<int64_t>(n) * (4 * (static_cast<int64_t>(m) * above + s) + 1), 64 * above, 0.25f);
+}
+
+// A row's own tables. Stage 1 takes the shift up as it is; the twiddle after it, common to all rows, keeps 1/4, and what is
+// left, e(r delta / N) with delta = (s + 1/4) / R - 1/4 and r = 16 r1 + r2, goes to the inner matrices and twiddles.
+template <class P>
+DNASM_DEVICE Entry row_entry(int above, int s, int row, int w, int h, int lane) {
+  using R = RowTables;
+  if (row < R::kForward) return first_entry(above, s, row, w, h, lane);
+  const int i = lane / 4 + 8 * (w % 2), j = lane % 4 * 2 + h + 8 * (w / 2);
+  const int whole = 4 * above * P::kLength, delta = 4 * s + 1 - above;
+  const int64_t product = sigma(i) * sigma(j), r = sigma(row < R::kBack ? j : i);
+  if (row >= R::kInnerBack || (row >= R::kInner && row < R::kBack))
+    return entry((row - R::kInner) % (R::kInnerBack - R::kInner), product * (whole / 256) + r * delta, whole);
+  const int k = row - (row < R::kBack ? R::kForward : R::kBack);
+  return entry(k == 2 ? -1 : k, product * (whole / 16) + 16 * r * delta, whole, 0.25f);
+}
+
 template <class P>
 DNASM_DEVICE void write_table_row(Quad* tables, int row, int lane) {
   const TableMaker<P> maker{lane / 4, lane % 4};

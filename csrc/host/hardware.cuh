@@ -67,6 +67,9 @@ DNASM_DEVICE uint32_t fma_half2(uint32_t a, uint32_t b, uint32_t c) {
   asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
   return r;
 }
+// The low halves of two words side by side, and the high ones
+DNASM_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
+DNASM_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); }
 DNASM_DEVICE uint32_t neg_half2(uint32_t a) {
   uint32_t r;
   asm("neg.f16x2 %0, %1;" : "=r"(r) : "r"(a));
@@ -110,8 +113,6 @@ DNASM_DEVICE Complex cos_sin_pi(float x) {
   sincospif(x, &c.im, &c.re);
   return c;
 }
-// The same of 2 pi x to 2^-20, for |x| <= 1/2
-DNASM_DEVICE Complex quick_cos_sin(float x) { return {__cosf(6.2831853f * x), __sinf(6.2831853f * x)}; }
 
 #else  // the CPU
 
@@ -142,6 +143,8 @@ inline uint32_t mul_half2(uint32_t a, uint32_t b) {
 inline uint32_t fma_half2(uint32_t a, uint32_t b, uint32_t c) {
   return pack_half2(fmaf(low_half(a), low_half(b), low_half(c)), fmaf(high_half(a), high_half(b), high_half(c)));
 }
+inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
+inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
 inline uint32_t neg_half2(uint32_t a) { return a ^ 0x80008000u; }
 
 struct MmaOperands {
@@ -226,7 +229,6 @@ inline Complex cos_sin_pi(float x) {
   const double angle = 3.14159265358979323846 * x;
   return {static_cast<float>(cos(angle)), static_cast<float>(sin(angle))};
 }
-inline Complex quick_cos_sin(float x) { return cos_sin_pi(2 * x); }
 
 #endif
 

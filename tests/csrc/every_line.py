@@ -50,7 +50,7 @@ def one_block(folder: Path) -> None:
 
 def past_one_block(folder: Path) -> None:
     instances = [(65536, "bfloat16"), (65536, "float32", 1)]
-    kernels = Kernels(host_library(folder, instances, ["-O1", "-fno-inline", "-DDNASM_RING_BYTES=(1<<19)"], COUNTED))
+    kernels = Kernels(host_library(folder, instances, ["-O1", "-fno-inline", "-DDNASM_RING_BYTES=(1<<18)"], COUNTED))
     judge(kernels, noise_case(1, 1, 65536, 65536, BF16))
     judge(kernels, noise_case(1, 1, 65536, 65536, BF16, gates=""))
     judge(kernels, noise_case(1, 1, 65537, 70_000, BF16, bidirectional=True))

@@ -54,6 +54,8 @@ void run_pack(int n, const float* x, uint32_t* halves, uint32_t* bfloats) {
   for (int i = 0; i < n; ++i) halves[i] = pack_half2(x[i], x[i]), bfloats[i] = pack_bfloat2(x[i], x[i]);
 }
 
+void run_halves(uint32_t a, uint32_t b, uint32_t* low, uint32_t* high) { *low = low_halves(a, b), *high = high_halves(a, b); }
+
 void run_half2(int n, const uint32_t* a, const uint32_t* b, const uint32_t* c, uint32_t* product, uint32_t* fused,
                uint32_t* negated) {
   for (int i = 0; i < n; ++i)

@@ -29,32 +29,33 @@ bool run(uint64_t seed) {
   p.dy = rows[4], p.du = rows[5], p.din_gate = rows[6], p.dout_gate = rows[7];
   const float skip = 1;
   p.skip = &skip;
-  const Level level = make_level(kLength, 256);
-  SpectrumLayout layout{(P::Rows::kRows + level.table_rows()) * 512, 512, 4 * kLength};
+  const Level level = make_level(kLength, 256, 1);
+  const int tables_at = P::Rows::kRows + level.table_rows(), rows_of_tables = tables_at + 256 * RowTables::kRows;
+  SpectrumLayout layout{rows_of_tables * 512, 512, 4 * kLength};
   p.spectrum = room(layout.table_bytes + 512 + 4 * kLength);
   const Quad* tables = static_cast<const Quad*>(p.spectrum);
   const Scratch x{room(4 * kAll), reinterpret_cast<uint32_t*>(room(256))}, g{room(4 * kAll), reinterpret_cast<uint32_t*>(room(256))};
-  const OuterWork of_x{level, tables + P::Rows::kFirst * 32, tables + P::Rows::kRows * 32, 0, x};
+  const OuterWork of_x{level, tables + P::Rows::kRows * 32, 0, x};
   OuterWork of_g = of_x;
   of_g.scratch = g;
-  const Level above = make_level(16 * kLength, 16);  // as if the sequence were one row of it
+  const Level above = make_level(16 * kLength, 16, 1);  // as if the sequence were one row of it
   const MiddleWork middle{of_x, above, x.exponents, above.tile_shift + 4};
-  const InnerWork inner{layout, level, 1, 1, true, 12, 0, x};
+  const InnerWork inner{layout, tables + tables_at * 32, 1, 1, true, 12, 0, x};
   float* partial = reinterpret_cast<float*>(room(16 * P::kLength));
   float* skip_sums = reinterpret_cast<float*>(room(64));
-  const InnerBackWork back{inner, g, kBatch, 1, partial, false};
+  const InnerBackWork back{inner, g, 2, 1, partial, false};  // two sequences, of one row each
   const LaunchShape outside{kBatch * level.blocks(), OuterPlan::kThreads, level.shared_bytes(), nullptr};
-  const size_t shared = InnerWorker<P>::kSharedBytes;
   const ResultWork on_x{of_x, layout, 1, nullptr}, on_g{of_g, layout, 1, skip_sums};
-  const char* text = launch(long_table_kernel<P>, {(P::Rows::kRows + level.table_rows() + 3) / 4, 128, 0, nullptr}, p, level);
+  const char* text = launch(long_table_kernel<P>, {(rows_of_tables + 3) / 4, 128, 0, nullptr}, p, level);
   if (!text) text = launch(outer_forward_kernel<kBfloat16, true, true>, outside, p, of_x, p.u, p.in_gate);
   if (!text) text = launch(outer_forward_kernel<kBfloat16, true, true>, outside, p, of_g, p.dy, p.out_gate);
   if (!text) text = launch(middle_forward_kernel<OuterPlan::kThreads>, outside, middle);
   if (!text) text = launch(middle_inverse_kernel<OuterPlan::kThreads>, outside, middle);
-  if (!text) text = launch(inner_forward_kernel<P>, {kBatch, P::kThreads, shared, nullptr}, p, inner);
-  if (!text) text = launch(inner_backward_kernel<P>, {1, P::kThreads, shared + 12 * P::kLength, nullptr}, p, back);
-  if (!text) text = launch(output_kernel<kBfloat16, true, true>, outside, p, on_x, p.out_gate, p.y);
-  if (!text) text = launch(input_gradient_kernel<kBfloat16, true, true>, outside, p, on_g);
+  if (!text) text = launch(inner_forward_kernel<P, 1>, {kBatch, P::kThreads, P::kSequenceBytes, nullptr}, p, inner);
+  if (!text) text = launch(inner_forward_kernel<P, 2>, {1, P::kThreads, 2 * P::kSequenceBytes, nullptr}, p, inner);
+  if (!text) text = launch(inner_backward_kernel<P, true>, {1, P::kThreads, InnerBackWork::shared_bytes<P>(), nullptr}, p, back);
+  if (!text) text = launch(output_kernel<kBfloat16, true, true>, outside, p, on_x);
+  if (!text) text = launch(gradients_kernel<kBfloat16, true, true>, outside, p, on_x, on_g);
   if (text) fprintf(stderr, "%s\n", text);
   return !text;
 }

@@ -111,3 +111,6 @@ def test_half2_arithmetic(library: ctypes.CDLL) -> None:
     assert (product == a * b).all()
     np.testing.assert_allclose(fused.astype(float), a.astype(float) * b + c, rtol=1e-3, atol=1e-6)
     assert (negated == -a).all()
+    low, high = (np.zeros(1, np.uint32) for _ in range(2))
+    library.run_halves(ctypes.c_uint32(0x11112222), ctypes.c_uint32(0x33334444), *map(address, (low, high)))
+    assert (low[0], high[0]) == (0x44442222, 0x33331111)
