@@ -76,7 +76,7 @@ def _compiled_add_norm() -> Callable[..., tuple[Tensor, Tensor]]:
 def plain(module: nn.Module) -> bool:
     """Whether a layer is torch's own and nobody listens to it, so that its weights say all that it does."""
     listeners = module._forward_hooks or module._forward_pre_hooks
-    return type(module) in (nn.Linear, nn.Conv1d, nn.LayerNorm, nn.RMSNorm) and not listeners
+    return type(module) in (nn.Linear, nn.Conv1d, nn.Embedding, nn.LayerNorm, nn.RMSNorm) and not listeners
 
 
 def reads_only(x: Tensor, *layers: nn.Module) -> bool:

@@ -54,7 +54,7 @@ def prefix_reader(model: nn.Module) -> PrefixReader | None:
     if not isinstance(model, LanguageModel) or not model.config.causal:
         return None
     blocks = [cast(Block, block) for block in model.backbone.layers]
-    if all(_reads_as_made(block) for block in blocks):
+    if plain(model.backbone.embeddings.word_embeddings) and all(_reads_as_made(block) for block in blocks):
         return HyenaReader(model) if model.backbone.ln_f.weight.dtype == torch.float32 else None
     if any(isinstance(block.mixer, H3 | Hyena) for block in blocks):
         return None  # these go on from a state more slowly than they read a whole window by transforms

@@ -162,7 +162,7 @@ def input_gradient(model: torch.nn.Module, tokens: Tokens) -> Scores:
         handle.remove()
         model.train(was_training)
     with torch.no_grad():
-        letters = model.backbone.embeddings.word_embeddings.weight[vocabulary.A : vocabulary.T + 1]
+        letters = model.backbone.embeddings(ids.new_tensor([vocabulary.BASES]))[0]
         gradient = slope[0].double() @ letters.double().T
         gradient[1:] += base_log_probs(logits[0, :-1]).double() * is_base(ids[0, 1:])[:, None]
     return gradient.cpu().numpy()

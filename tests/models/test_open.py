@@ -95,13 +95,14 @@ def test_the_short_convolution_may_be_an_adapter(
         torch.testing.assert_close(torch.cat(pieces, 1), whole[:, :104], atol=5e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("layer", ["in_proj", "short_filter", "out_proj", "fc1", "fc2"])
+@pytest.mark.parametrize("layer", ["in_proj", "short_filter", "out_proj", "fc1", "fc2", "word_embeddings"])
 def test_scoring_goes_past_no_adapter(configs: dict[str, ModelConfig], make_model: Maker, layer: str) -> None:
     """The reader that reads weights itself is not taken where a layer is somebody else's."""
     peft = pytest.importorskip("peft")
     model = make_model(configs["hyena"])
     assert isinstance(prefix_reader(model), HyenaReader)
-    peft.get_peft_model(model, peft.LoHaConfig(r=2, target_modules=[layer]))
+    kind = peft.LoraConfig if layer == "word_embeddings" else peft.LoHaConfig
+    peft.get_peft_model(model, kind(r=2, target_modules=[layer]))
     assert prefix_reader(model) is None
 
 
