@@ -19,6 +19,7 @@ from dnasm.training.result import Fit
 _TAMED = (
     "The '.*_dataloader' does not have many workers",  # the windows are read faster than any model learns
     "The `srun` command is available on your system",  # whoever wants SLURM starts us with srun
+    "You have overridden `on_before_batch_transfer` in `LightningModule`",  # the masks are the module's
     "GPU available but not used",  # who says --device cpu knows
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's, against a newer torch
 )

@@ -46,11 +46,11 @@ def mask_bases(
 
 
 def mask_batch(batch: dict[str, Tensor], seed: int) -> tuple[Tensor, Tensor]:
-    """Hide bases of a batch; return what the model is shown, and what each base counts as a target.
+    """Hide bases of a batch on the host; return what the model is shown, and what each base counts as a target.
 
     The windows of a validation always have the same masks: their epoch is one number.
     """
-    tokens, samples = batch["tokens"], batch["samples"].cpu().numpy()
-    shown, targets = mask_bases(tokens.cpu().numpy(), seed, int(samples[0, 0]), samples[:, 1])
-    kept = torch.from_numpy(targets).to(tokens.device)
-    return torch.from_numpy(shown).to(tokens.device), batch["weights"] * kept
+    tokens, samples = batch["tokens"], batch["samples"].numpy()
+    shown, targets = mask_bases(tokens.numpy(), seed, int(samples[0, 0]), samples[:, 1])
+    found = torch.from_numpy(shown), batch["weights"] * torch.from_numpy(targets)
+    return (found[0].pin_memory(), found[1].pin_memory()) if tokens.is_pinned() else found

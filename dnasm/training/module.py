@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from dnasm.config import OptimConfig
 from dnasm.errors import TrainingDiverged
@@ -75,14 +75,25 @@ class Pretraining(LightningModule):
         self.rate = math.nan
         self.grad_norm: Arrival | None = None
         self._unchecked: int | None = None
+        self._weights: list[nn.Parameter] = []
         self.validation: ValidationResult | None = None
         self._tally: ValidationTally | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        self._weights = list(self.model.parameters())  # to look for them at each step takes a while
         return build_optimizer(self.model, self.optim)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.clock.start()
+
+    def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Hide bases while the host has them, which would wait for a GPU to read them back; move what a step reads."""
+        if not self.model.config.causal:
+            shown, weights = mask_batch(batch, self.seed)
+            batch = batch | {"shown": shown, "weights": weights}
+        if self.trainer.training:
+            return {name: batch[name] for name in ("tokens", "shown", "weights") if name in batch}
+        return batch
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         length = self.window
@@ -105,11 +116,11 @@ class Pretraining(LightningModule):
 
     def _predict(self, batch: dict[str, Tensor], length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, of which `[:, i]` are for token i + 1, tokens, and what each counts as a target."""
-        causal = self.model.config.causal
-        shown, weights = (batch["tokens"], batch["weights"]) if causal else mask_batch(batch, self.seed)
-        shown, tokens, weights = (x.reshape(-1, length) for x in (shown, batch["tokens"], weights))
+        given = (batch.get("shown", batch["tokens"]), batch["tokens"], batch["weights"])
+        shown, tokens, weights = (x.reshape(-1, length) for x in given)
         logits = self.model(shown)
-        return logits if causal else logits.roll(-1, 1), tokens, weights  # the first token is no target, as everywhere
+        # The first token is no target, as everywhere.
+        return logits if self.model.config.causal else logits.roll(-1, 1), tokens, weights
 
     def configure_gradient_clipping(
         self,
@@ -125,7 +136,7 @@ class Pretraining(LightningModule):
         Raises:
             TrainingDiverged: If the gradient is not finite.
         """
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, self.optim.clip_norm)
         self.check_gradient()
         factor = self.schedule.factor(self.global_step, self.clock.seconds)
         for group in optimizer.param_groups:

@@ -102,6 +102,7 @@ def compare(folder: Path) -> None:
     assert len(graphs) == 9, "a block, which both share, a norm and a loss, for three lengths"
 
 
-torch.compile = compiled  # type: ignore[assignment]
-compare(Path(tempfile.mkdtemp()))
-print("alike")
+if __name__ == "__main__":
+    torch.compile = compiled  # type: ignore[assignment]
+    compare(Path(tempfile.mkdtemp()))
+    print("alike")

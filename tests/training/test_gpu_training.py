@@ -1,6 +1,7 @@
 """Training on a GPU: compiled once, close to the CPU's losses, and stopped by a gradient that is not finite."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +46,22 @@ def data(tmp_path: Path) -> DataConfig:
     return DataConfig(genomes=[genome], window=WINDOW, batch_size=4, windows_per_epoch=100, validation_windows=12)
 
 
-def train(data: DataConfig, folder: Path, device: str, *, spoiled: int = 0) -> Watched:
+def train(data: DataConfig, folder: Path, device: str, *, spoiled: int = 0, masked: bool = False) -> Watched:
     """Take twenty steps in float32."""
     trainer = TrainerConfig(max_steps=20, validate_every=8, checkpoint_every=6, precision="float32")
     torch.manual_seed(0)
     schedule = Schedule.of(OptimConfig(), trainer)
     more: dict[str, Any] = {"genomes": ["g"], "window": WINDOW, "provenance": {}}
-    module = Watched(build_model(MODEL), OptimConfig(), schedule, **more)
+    module = Watched(build_model(replace(MODEL, bidirectional=masked)), OptimConfig(), schedule, **more)
     module.losses, module.spoiled = [], spoiled
     folder.mkdir()
     fit(module, PretrainingData(data), trainer, folder, device=torch.device(device), quiet=True)
     return module
 
 
-def test_losses_and_the_log_are_those_of_a_cpu(data: DataConfig, tmp_path: Path) -> None:
-    modules = [train(data, tmp_path / device, device) for device in ("cpu", "cuda")]
+@pytest.mark.parametrize("masked", [False, True])
+def test_losses_and_the_log_are_those_of_a_cpu(data: DataConfig, tmp_path: Path, masked: bool) -> None:
+    modules = [train(data, tmp_path / device, device, masked=masked) for device in ("cpu", "cuda")]
     on_cpu, on_gpu = (torch.stack(module.losses).cpu() for module in modules)
     torch.testing.assert_close(on_gpu, on_cpu, atol=1e-4, rtol=0)
     tables = [np.genfromtxt(tmp_path / d / "metrics.csv", delimiter=",", names=True) for d in ("cpu", "cuda")]
