@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -24,10 +24,10 @@ class Meter:
     def __enter__(self) -> "Meter":
         self._begun = self._told = time.monotonic()
         if not self._quiet and sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True))
-            self._bar = Progress(*columns, TextColumn(self._unit), TimeRemainingColumn(), console=Console(stderr=True))
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
+            self._bar = Progress(*columns, console=Console(stderr=True))
             self._bar.start()
-            self._task = self._bar.add_task(self._what, total=self._total)
+            self._task = self._bar.add_task(self._what, total=self._total, status="")
         return self
 
     def __exit__(
@@ -40,7 +40,7 @@ class Meter:
         """Add finished items, and say so if it is time to."""
         self._done += count
         if self._bar is not None:
-            self._bar.advance(self._task, count)
+            self._bar.update(self._task, advance=count, status=self.status())
         elif not self._quiet and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             print(f"{self._what}: {self.status()}", file=sys.stderr, flush=True)
