@@ -23,7 +23,7 @@ from dnasm.models.row_threads import each_row
 from dnasm.ops import Spectrum, fftconv
 from dnasm.vocabulary import NUM_TOKENS, A, T
 
-_STEP = 16  # rows begin at multiples of it, so that several can be taken together and products have even sizes
+_STEP = 8  # rows begin at multiples of it, so that several can be taken together and products have even sizes
 _FEW = 8  # inputs of a long convolution up to which their changes are added one by one, not by a transform
 _TOGETHER = 4096  # positions that a thread takes at a time
 _PIECE = 512  # positions of an MLP at a time

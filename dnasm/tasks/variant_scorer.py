@@ -32,6 +32,8 @@ Strands = Literal["forward", "reverse", "mean"]
 MAX_DEFAULT_WINDOW = 8192
 _FEWEST_ALLELES = 512  # in a chunk, so that neighbours meet and share what is the same in their windows
 
+_AROUND = 4096  # bases that are read on each side of what is asked for: neighbours find them there
+
 Pairs = dict[str, Pair]
 """Strand -> the windows of REF and ALT."""
 
@@ -73,6 +75,7 @@ class VariantScorer:
         self._left_align = left_align
         self.checker = VariantChecker(genome, check_ref, quiet=quiet)
         self.genome = genome
+        self._stretch: tuple[str, int, Tokens] = "", 0, np.empty(0, np.uint8)
         cut = {"forward": cut_windows, "reverse": cut_windows_reverse}
         self._cut = {name: cut[name] for name in cut if strands in (name, "mean")}
 
@@ -123,13 +126,22 @@ class VariantScorer:
             self._method,
         )
 
+    def _read(self, contig: str, start: int, end: int) -> Tokens:
+        """Read bases of a contig, from the stretch that was read last if they are there."""
+        held, first, tokens = self._stretch
+        if held != contig or start < first or end > first + len(tokens):
+            first = max(0, start - _AROUND)
+            tokens = self.genome.tokens(contig, first, min(end + _AROUND, self.genome.contigs[contig]))
+            self._stretch = contig, first, tokens
+        return tokens[start - first : end - first]
+
     def _windows(self, allele: Allele) -> tuple[Verdict, dict[str, WindowPair]]:
         """Check an allele and cut its windows, none of them if it cannot be scored."""
         verdict = self.checker.check(allele)
         if verdict.status != "ok":
             return verdict, {}
         length = self.genome.contigs[verdict.contig]
-        read = partial(self.genome.tokens, verdict.contig)
+        read = partial(self._read, verdict.contig)
         change = find_change(allele.pos - 1, allele.ref.upper(), allele.alt.upper())
         if self._left_align:
             change = left_align(change, read)

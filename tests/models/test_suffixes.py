@@ -121,10 +121,10 @@ def test_a_row_is_read_from_where_it_leaves_its_reference(monkeypatch: pytest.Mo
     monkeypatch.setattr(RowReader, "finish", spy)
     monkeypatch.setattr(hyena_rows, "fftconv", lambda *a, **k: transforms.append(1) or transform(*a, **k))
     values = reader.log_probs(held, [0, 0, 0], suffixes)
-    assert set(seen) <= {(1, ROOM - 32), (2, ROOM - 32)}
+    assert set(seen) <= {(1, ROOM - 40), (2, ROOM - 40)}
     assert sum(rows for rows, _ in seen) == 2 * SMALL.num_layers
     assert len(transforms) == len(seen) * (SMALL.num_layers - 1) // SMALL.num_layers
-    assert torch.equal(values[:2, :32], values[[2, 2], :32])
+    assert torch.equal(values[:2, :40], values[[2, 2], :40])
 
 
 def test_some_models_read_whole_sequences() -> None:
