@@ -71,7 +71,7 @@ VERBS = {
         "ScoreConfig",
         "score",
         "variants -> scores by one of six methods, one row per ALT",
-        f"dnasm score --model runs/demo/model {_HUMAN} --variants human_chr20_sample:1000:A:G --check-ref skip --out -",
+        f"dnasm score --model runs/demo/model {_HUMAN} --variants human_chr20_sample:1000:T:G --out -",
     ),
     "embed": Verb(
         "EmbedConfig",

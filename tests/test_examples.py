@@ -33,3 +33,6 @@ def test_the_example_of_the_help_works(
     assert commands[-1][:2] == ["dnasm", verb]
     for command in commands:
         assert cli.main(command[1:]) == 0, capfd.readouterr().err
+    if verb == "score":
+        row = capfd.readouterr().out.splitlines()[-1].split("\t")
+        assert row[8] == "ok", "an example that shows no score teaches nothing"
