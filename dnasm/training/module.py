@@ -64,10 +64,10 @@ class Pretraining(LightningModule):
         self.genomes, self.window = list(genomes), window
         self.provenance = dict(provenance)
         self.seed, self.lengths = seed, lengths
-        self.compilation = compilation
+        self.compilation = compilation if compilation is not None and compilation.lengths else None
         self._loss: Callable[[Tensor, Tensor, Tensor], Tensor] = next_base_loss
         self._covered = True
-        if compilation is not None and compilation.lengths:
+        if self.compilation is not None:
             self._loss = compile_parts(model.backbone.layers, model.backbone.ln_f, next_base_loss)
         self.clock = Stopwatch()
         self.train_nats = RunningMean()
@@ -87,7 +87,7 @@ class Pretraining(LightningModule):
         self.clock.start()
 
     def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Hide bases while the host has them, which would wait for a GPU to read them back; move what a step reads."""
+        """Hide bases on the host, which to read them back would wait for a GPU; leave out what no step reads."""
         if not self.model.config.causal:
             shown, weights = mask_batch(batch, self.seed)
             batch = batch | {"shown": shown, "weights": weights}

@@ -63,10 +63,10 @@ def train(data: DataConfig, folder: Path, device: str, *, spoiled: int = 0, mask
 def test_losses_and_the_log_are_those_of_a_cpu(data: DataConfig, tmp_path: Path, masked: bool) -> None:
     modules = [train(data, tmp_path / device, device, masked=masked) for device in ("cpu", "cuda")]
     on_cpu, on_gpu = (torch.stack(module.losses).cpu() for module in modules)
-    torch.testing.assert_close(on_gpu, on_cpu, atol=1e-4, rtol=0)
+    torch.testing.assert_close(on_gpu, on_cpu, atol=1e-3, rtol=0)
     tables = [np.genfromtxt(tmp_path / d / "metrics.csv", delimiter=",", names=True) for d in ("cpu", "cuda")]
     for column in ("step", "lr", "grad_norm", "train_nats", "val_nats"):
-        np.testing.assert_allclose(tables[1][column], tables[0][column], rtol=1e-3, err_msg=column)
+        np.testing.assert_allclose(tables[1][column], tables[0][column], rtol=1e-2, err_msg=column)
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(data: DataConfig, tmp_path: Path) -> None:
