@@ -9,8 +9,8 @@ from dnasm.training.length_warmup import LengthWarmup
 
 WORTH_STEPS = 2_000
 WORTH_MINUTES = 5.0
-"""Training of one length that is shorter than either is not compiled. On an H200 that takes 12 to 15 seconds: 1,000 steps
-of a model of four layers at 32,768 bases repay them, 15,000 of one of two layers at 1,024."""
+"""Training of one length that is shorter than either is not compiled. An H200 takes 12 to 15 seconds, which 1,000 steps
+of a model of four layers at 32,768 bases repay, and 15,000 of one of two layers at 1,024."""
 
 
 @dataclass(frozen=True)
