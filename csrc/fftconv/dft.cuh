@@ -17,17 +17,13 @@ DNASM_DEVICE Complex conjugate(Complex a) { return {a.re, -a.im}; }
 DNASM_DEVICE int shift_of(int power) { return static_cast<int>(float_bits(static_cast<float>(power)) >> 23) - 127; }
 DNASM_DEVICE float one_over(int64_t power) { return bits_float((254u << 23) - float_bits(static_cast<float>(power))); }
 
-// e(k / 32) or its conjugate, k below 16
-DNASM_DEVICE Complex turn_of_32(int k, bool conjugated) {
-  constexpr float kCos[9] = {1.0f,           0.98078528040323045f, 0.92387953251128674f, 0.83146961230254524f, 0.70710678118654752f,
-                             0.55557023301960222f, 0.38268343236508977f, 0.19509032201612827f, 0.0f};
-  const float c = k < 8 ? kCos[k] : -kCos[16 - k], s = k < 8 ? kCos[8 - k] : kCos[k - 8];
-  return {c, conjugated ? -s : s};
-}
 // v[m] = sum_n v[n] e(n m / kR), or e(-n m / kR).
 template <int kR, bool kInverse>
 DNASM_DEVICE void small_dft(Complex (&v)[kR]) {
+  static_assert(kR <= 32);
   if constexpr (kR > 1) {
+    constexpr float kCos[9] = {1.0f, 0.98078528040323045f, 0.92387953251128674f, 0.83146961230254524f, 0.70710678118654752f,
+                               0.55557023301960222f, 0.38268343236508977f, 0.19509032201612827f, 0.0f};
     Complex even[kR / 2], odd[kR / 2];
     DNASM_UNROLL
     for (int k = 0; k < kR / 2; ++k) even[k] = v[2 * k], odd[k] = v[2 * k + 1];
@@ -38,17 +34,14 @@ DNASM_DEVICE void small_dft(Complex (&v)[kR]) {
       const int turn = k * (32 / kR);  // of 32
       Complex t = odd[k];
       if (turn == 8) t = kInverse ? Complex{t.im, -t.re} : Complex{-t.im, t.re};
-      if (turn % 8 && kR <= 16) {  // the cosine is taken out: six operations instead of eight
-        const Complex w = turn_of_32(turn, kInverse);
-        const float tangent = w.im / w.re;
+      float c = 1;
+      if (turn % 8) {  // the cosine comes last, as a factor of sums: six operations instead of eight
+        c = turn < 8 ? kCos[turn] : -kCos[16 - turn];
+        const float s = turn < 8 ? kCos[8 - turn] : kCos[turn - 8], tangent = kInverse ? -s / c : s / c;
         t = {t.re - tangent * t.im, t.im + tangent * t.re};
-        v[k] = even[k] + w.re * t;
-        v[k + kR / 2] = even[k] - w.re * t;
-      } else {
-        if (turn % 8) t = t * turn_of_32(turn, kInverse);
-        v[k] = even[k] + t;
-        v[k + kR / 2] = even[k] - t;
       }
+      v[k] = even[k] + c * t;
+      v[k + kR / 2] = even[k] - c * t;
     }
   }
 }

@@ -1,5 +1,5 @@
 // The kernels of one plan and dtype: compile with -DDNASM_LENGTH=<plan length> -DDNASM_DTYPE=<Dtype>, and for the float32
-// route with -DDNASM_PRECISION=1 (plans up to 16384). 65536 serves all plans past one block, on either route.
+// route with -DDNASM_PRECISION=1. 65536 serves all longer plans too, on either route.
 // -DDNASM_SHARED_KB=99 for devices with less shared memory than sm_90: 32768 is past one block there.
 #if !defined(DNASM_SHARED_KB)
 #define DNASM_SHARED_KB 227
@@ -7,7 +7,7 @@
 #if !defined(DNASM_PRECISION)
 #define DNASM_PRECISION 0
 #endif
-#define DNASM_LONG (DNASM_LENGTH > (DNASM_SHARED_KB < 227 ? 16384 : 32768))
+#define DNASM_LONG (DNASM_LENGTH > (DNASM_SHARED_KB < 227 || DNASM_PRECISION ? 16384 : 32768))
 #if DNASM_LONG && DNASM_PRECISION
 #include "precise_long.cuh"
 #elif DNASM_LONG
@@ -23,7 +23,7 @@ constexpr int kChosen = DNASM_DTYPE;
 
 #if DNASM_PRECISION
 #if DNASM_LONG
-using Chosen = PreciseLong;
+using Chosen = PreciseLong<DNASM_LENGTH == 32768 ? 2048 : 4096>;
 #else
 using Chosen = Precise<DNASM_LENGTH>;
 #endif

@@ -8,7 +8,6 @@ constexpr int64_t kSmallestPlan = 256;
 constexpr int kPlans = 9, kDtypes = 3;  // objects of plans of 256 << i; the last tensor-core one serves all longer plans
 constexpr int64_t kLongObject = kSmallestPlan << (kPlans - 1), kLongest = 1 << 24;
 constexpr int64_t kLongestPacked = 16384;  // in one block on every device
-constexpr int64_t kWidestObject = 16384;  // of the float32 route in one block; what is longer goes to the long object
 
 Kernels* kernels_of(int64_t plan, int dtype, int precision) {
   static Kernels table[2][kPlans][kDtypes] = {};
@@ -52,11 +51,9 @@ bool has_kernels(int64_t plan, int dtype, int precision) {
   return row && row->forward;
 }
 
-int64_t plan_length(int64_t length, int precision) {
-  for (int64_t plan = kSmallestPlan; plan <= kLongest; plan *= 2) {
-    const bool made = precision == kFast || plan <= kWidestObject || plan >= kLongObject;
-    if (length <= plan && made) return plan;
-  }
+int64_t plan_length(int64_t length, int) {
+  for (int64_t plan = kSmallestPlan; plan <= kLongest; plan *= 2)
+    if (length <= plan) return plan;
   return 0;
 }
 

@@ -118,7 +118,10 @@ struct PreciseWork {
 };
 
 template <int kN>
-DNASM_KERNEL(Wide<kN>::kThreads, Wide<kN>::kBlocksPerSm) precise_spectrum_kernel(const Params p) {
+constexpr int kPreciseBlocks = Wide<kN>::blocks_per_sm(kN > 4096 ? 128 : 80);
+
+template <int kN>
+DNASM_KERNEL(Wide<kN>::kThreads, Wide<kN>::blocks_per_sm(64)) precise_spectrum_kernel(const Params p) {
   const Wide<kN> wide;
   const FilterTaps taps(p, block_index(), kN);
   Complex* to = static_cast<Complex*>(p.spectrum) + static_cast<int64_t>(block_index()) * kN;
@@ -128,7 +131,7 @@ DNASM_KERNEL(Wide<kN>::kThreads, Wide<kN>::kBlocksPerSm) precise_spectrum_kernel
 }
 
 template <int kN, int kDtype>
-DNASM_KERNEL(Wide<kN>::kThreads, Wide<kN>::kBlocksPerSm) precise_forward_kernel(const Params p, const PreciseWork work) {
+DNASM_KERNEL(Wide<kN>::kThreads, kPreciseBlocks<kN>) precise_forward_kernel(const Params p, const PreciseWork work) {
   const Wide<kN> wide;
   const int64_t channel = block_index() / work.chunks;
   const Complex* filter = static_cast<const Complex*>(p.spectrum) + channel * kN;
@@ -141,7 +144,7 @@ DNASM_KERNEL(Wide<kN>::kThreads, Wide<kN>::kBlocksPerSm) precise_forward_kernel(
 }
 
 template <int kN, int kDtype>
-DNASM_KERNEL(Wide<kN>::kThreads, Wide<kN>::kBlocksPerSm) precise_backward_kernel(const Params p, const PreciseWork work) {
+DNASM_KERNEL(Wide<kN>::kThreads, kPreciseBlocks<kN>) precise_backward_kernel(const Params p, const PreciseWork work) {
   using W = Wide<kN>;
   const W wide;
   const int64_t block = block_index(), channel = block / work.chunks;
@@ -164,7 +167,7 @@ DNASM_KERNEL(Wide<kN>::kThreads, Wide<kN>::kBlocksPerSm) precise_backward_kernel
 }
 
 template <int kN>
-DNASM_KERNEL(Wide<kN>::kThreads, Wide<kN>::kBlocksPerSm) precise_gradient_kernel(const Params p, const PartialSums sums) {
+DNASM_KERNEL(Wide<kN>::kThreads, Wide<kN>::blocks_per_sm(64)) precise_gradient_kernel(const Params p, const PartialSums sums) {
   const Wide<kN> wide;
   const Complex* spectra =
       reinterpret_cast<const Complex*>(sums.spectra) + static_cast<int64_t>(block_index()) * sums.partials * kN;

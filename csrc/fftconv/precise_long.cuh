@@ -7,9 +7,8 @@
 
 namespace dnasm {
 
-constexpr int kPreciseRow = 4096;
-using PreciseWide = Wide<kPreciseRow, default_wide_threads(kPreciseRow), 1, false>;
-static_assert(PreciseWide::kRows == PreciseWide::kThreads);
+template <int kRow>
+using PreciseWide = Wide<kRow, kRow / 16, 1, false>;
 
 struct PreciseLongWork {
   RowOrder order;
@@ -47,22 +46,24 @@ precise_columns_kernel(const Params p, const PreciseLongWork work, const Rows te
   });
 }
 
+template <int kRow>
 DNASM_DEVICE const Complex* filter_row(const Params& p, const RowOrder& order, int64_t channel, int row) {
-  return static_cast<const Complex*>(p.spectrum) + channel * order.length + static_cast<int64_t>(row) * kPreciseRow;
+  return static_cast<const Complex*>(p.spectrum) + channel * order.length + static_cast<int64_t>(row) * kRow;
 }
 
-template <int kThreads>
-DNASM_KERNEL(kThreads, kRowBlocks) precise_rows_kernel(const Params p, const PreciseLongWork work) {
-  const PreciseWide wide;
+template <int kRow>
+DNASM_KERNEL(PreciseWide<kRow>::kThreads, PreciseWide<kRow>::blocks_per_sm(64))
+precise_rows_kernel(const Params p, const PreciseLongWork work) {
+  const PreciseWide<kRow> wide;
   const int64_t here = block_index() / work.order.rows;
-  Complex* row = work.x + static_cast<int64_t>(block_index()) * kPreciseRow;
-  const Complex* filter = filter_row(p, work.order, (work.sequence + here) / p.batch, block_index() % work.order.rows);
+  Complex* row = work.x + static_cast<int64_t>(block_index()) * kRow;
+  const Complex* filter = filter_row<kRow>(p, work.order, (work.sequence + here) / p.batch, block_index() % work.order.rows);
   precise_convolve(wide, filter, [&](int n) { return row[n]; }, [&](int n, Complex z) { row[n] = z; });
 }
 
 // out = other (conv(x) + skip x)
 template <int kDtype>
-DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks)
+DNASM_KERNEL(WideColumns::kThreads, kColumnBlocksBack)
 precise_output_kernel(const Params p, const PreciseLongWork work, const Rows other, const Rows out) {
   const PreciseRow<kDtype> sequence = precise_sequence<kDtype>(p, work);
   const float skip = sequence.skip();
@@ -70,16 +71,17 @@ precise_output_kernel(const Params p, const PreciseLongWork work, const Rows oth
                   [&](int n, Complex z) { sequence.output(out, other, skip, n, z.re); });
 }
 
-template <int kThreads>
-DNASM_KERNEL(kThreads, 2) precise_rows_backward_kernel(const Params p, const PreciseLongWork work) {
-  const PreciseWide wide;
+template <int kRow>
+DNASM_KERNEL(PreciseWide<kRow>::kThreads, PreciseWide<kRow>::blocks_per_sm(128))
+precise_rows_backward_kernel(const Params p, const PreciseLongWork work) {
+  const PreciseWide<kRow> wide;
   const int row = block_index() % work.order.rows, chunk = block_index() / work.order.rows % work.chunks;
   const int channel = block_index() / work.order.rows / work.chunks;  // of this launch
-  const Complex* filter = filter_row(p, work.order, work.sequence / p.batch + channel, row);
-  Complex* sums = work.partial + static_cast<int64_t>(block_index()) * kPreciseRow;
+  const Complex* filter = filter_row<kRow>(p, work.order, work.sequence / p.batch + channel, row);
+  Complex* sums = work.partial + static_cast<int64_t>(block_index()) * kRow;
   bool first = work.first;
   for (int b = chunk; b < work.batch; b += work.chunks) {
-    const int64_t at = (static_cast<int64_t>(channel) * work.batch + b) * work.order.length + static_cast<int64_t>(row) * kPreciseRow;
+    const int64_t at = (static_cast<int64_t>(channel) * work.batch + b) * work.order.length + static_cast<int64_t>(row) * kRow;
     Complex *x = work.x + at, *g = work.g + at, saved[16];
     precise_pair(wide, filter, p.dout_gate.data, [&](int, int m) -> Complex& { return saved[m]; }, sums, first,
                  [&](int n) { return x[n]; }, [&](int n) { return g[n]; }, [&](int n, Complex z) { x[n] = z; },
@@ -89,7 +91,7 @@ DNASM_KERNEL(kThreads, 2) precise_rows_backward_kernel(const Params p, const Pre
 }
 
 template <int kDtype>
-DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks) precise_input_gradient_kernel(const Params p, const PreciseLongWork work) {
+DNASM_KERNEL(WideColumns::kThreads, kColumnBlocksBack) precise_input_gradient_kernel(const Params p, const PreciseLongWork work) {
   const PreciseRow<kDtype> sequence = precise_sequence<kDtype>(p, work);
   const float skip = sequence.skip();
   float skip_sum = 0;
@@ -101,24 +103,28 @@ DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks) precise_input_gradient_kernel
 }
 
 // The filter's columns become its spectrum, in place and divided by L; the sums' rows become columns, the first chunk's.
-template <int kThreads>
-DNASM_KERNEL(kThreads, kRowBlocks) precise_filter_rows_kernel(Complex* spectrum, const int64_t length) {
-  const PreciseWide wide;
-  Complex* row = spectrum + static_cast<int64_t>(block_index()) * kPreciseRow;
+template <int kRow>
+DNASM_KERNEL(PreciseWide<kRow>::kThreads, PreciseWide<kRow>::blocks_per_sm(64))
+precise_filter_rows_kernel(Complex* spectrum, const int64_t length) {
+  const PreciseWide<kRow> wide;
+  Complex* row = spectrum + static_cast<int64_t>(block_index()) * kRow;
   wide.begin(0, [&](int n) { return row[n]; });
   wide.rows([&](int r, Complex(&v)[16]) { precise_store(wide, row, r, v, one_over(length)); });
 }
-template <int kThreads>
-DNASM_KERNEL(kThreads, kRowBlocks) precise_gradient_rows_kernel(const GradientWork work) {
-  const PreciseWide wide;
+template <int kRow>
+DNASM_KERNEL(PreciseWide<kRow>::kThreads, PreciseWide<kRow>::blocks_per_sm(64))
+precise_gradient_rows_kernel(const GradientWork work) {
+  const PreciseWide<kRow> wide;
   const int row = block_index() % work.order.rows, here = block_index() / work.order.rows;
   Complex* sums = reinterpret_cast<Complex*>(work.partial) + here * work.chunks * work.order.length +
-                  static_cast<int64_t>(row) * kPreciseRow;
+                  static_cast<int64_t>(row) * kRow;
   wide.inverse(
       0, [&](int r, Complex(&v)[16]) { precise_partials(wide, sums, work.chunks, work.order.length, work.scale, r, v); },
       [&](int n, Complex z) { sums[n] = z; });
 }
 
+// Rows of kRow points; the shortest plan has 16.
+template <int kRow>
 struct PreciseLong {
   RowOrder order;
   int64_t group;          // sequences of a launch
@@ -127,7 +133,7 @@ struct PreciseLong {
 
   PreciseLong(const Params& p, bool back) {
     const int64_t length = plan_length(p.length, kPrecise);
-    const int rows = static_cast<int>(length / kPreciseRow);
+    const int rows = static_cast<int>(length / kRow);
     order = {rows, rows > kWidestLevel ? rows / 16 : 1, length};
     work.order = order;
     group = ring_share(p.batch * p.channels, 8 * length);
@@ -143,7 +149,7 @@ struct PreciseLong {
     return {n * work.blocks(), WideColumns::kThreads, WideColumns::kSharedBytes, p.stream};
   }
   LaunchShape rows(const Params& p, int64_t n) const {
-    return {n * order.rows, PreciseWide::kThreads, PreciseWide::kSharedBytes, p.stream};
+    return {n * order.rows, PreciseWide<kRow>::kThreads, PreciseWide<kRow>::kSharedBytes, p.stream};
   }
   static size_t spectrum_bytes(const Params& p) {
     return static_cast<size_t>(p.channels * 8 * plan_length(p.length, kPrecise));
@@ -158,7 +164,7 @@ struct PreciseLong {
     const PreciseLong plan(p, false);
     const FilterStaging<PreciseLong> staging{plan.order, 0, nullptr, static_cast<Complex*>(p.spectrum), 0};
     const char* text = launch(filter_columns_kernel<PreciseLong>, plan.columns(p, p.channels), p, staging);
-    return text ? text : launch(precise_filter_rows_kernel<PreciseWide::kThreads>, plan.rows(p, p.channels), staging.rows,
+    return text ? text : launch(precise_filter_rows_kernel<kRow>, plan.rows(p, p.channels), staging.rows,
                                 int64_t{plan.order.length});
   }
   template <int kDtype>
@@ -170,7 +176,7 @@ struct PreciseLong {
     for (; work.sequence < sequences; work.sequence += plan.group) {
       const int64_t left = sequences - work.sequence, now = left < plan.group ? left : plan.group;
       const char* text = launch(precise_columns_kernel<kDtype>, plan.columns(p, now), p, work, p.u, p.in_gate, work.x);
-      if (!text) text = launch(precise_rows_kernel<PreciseWide::kThreads>, plan.rows(p, now), p, work);
+      if (!text) text = launch(precise_rows_kernel<kRow>, plan.rows(p, now), p, work);
       if (!text) text = launch(precise_output_kernel<kDtype>, plan.columns(p, now), p, work, p.out_gate, p.y);
       if (text) return text;
     }
@@ -193,7 +199,7 @@ struct PreciseLong {
         const char* text = launch(precise_columns_kernel<kDtype>, columns, p, work, p.u, p.in_gate, work.x);
         if (!text) text = launch(precise_columns_kernel<kDtype>, columns, p, work, p.dy, p.out_gate, work.g);
         if (!text)
-          text = launch(precise_rows_backward_kernel<PreciseWide::kThreads>, plan.rows(p, channels * work.chunks), p, work);
+          text = launch(precise_rows_backward_kernel<kRow>, plan.rows(p, channels * work.chunks), p, work);
         if (!text && p.dout_gate.data) text = launch(precise_output_kernel<kDtype>, columns, p, work, p.dy, p.dout_gate);
         if (!text) text = launch(precise_input_gradient_kernel<kDtype>, columns, p, work);
         if (text) return text;
@@ -203,7 +209,7 @@ struct PreciseLong {
                                   1.0f / static_cast<float>(plan.order.length), work.skip_sums,
                                   static_cast<int>(p.batch * work.blocks())};
       const char* text = nullptr;
-      if (p.dk) text = launch(precise_gradient_rows_kernel<PreciseWide::kThreads>, plan.rows(p, channels), gradient);
+      if (p.dk) text = launch(precise_gradient_rows_kernel<kRow>, plan.rows(p, channels), gradient);
       if (!text) text = launch(gradient_columns_kernel<PreciseLong>, plan.columns(p, channels), p, gradient);
       if (text) return text;
     }

@@ -12,15 +12,14 @@
 
 namespace dnasm {
 
-DNASM_SHARED_CODE int default_wide_threads(int points) {
-  return points > 8192 ? 512 : points >= 4096 ? 256 : points >= 512 ? points / 16 : 32;
-}
+DNASM_SHARED_CODE int default_wide_threads(int points) { return points < 512 ? 32 : points / 16; }
 
 // kQuarter: frequencies s + 1/4; else s.
 template <int kPoints, int kThreadsOfBlock = default_wide_threads(kPoints), int kSplitsOfPlan = 1, bool kQuarter = true>
 struct Wide {
   static constexpr int kN = kPoints, kThreads = kThreadsOfBlock, kSplits = kSplitsOfPlan, kRows = kN / 16;
-  static constexpr int kBlocksPerSm = (kN > 4096 ? 512 : 768) / kThreads;  // 128 and 80 registers a thread
+  // What leaves a thread so many registers; measured on an H200: 64 are enough where no more than 16 points are a thread's.
+  DNASM_SHARED_CODE static int blocks_per_sm(int registers) { return kThreads * registers > 65536 ? 1 : 65536 / registers / kThreads; }
   static constexpr size_t kSharedBytes = (kN + kN / 16 + kN / 256) * sizeof(Complex) + 256;
   float* scratch;   // for block_sum
   Complex* points;
@@ -37,8 +36,10 @@ struct Wide {
     const uint32_t quarters = static_cast<uint32_t>(n) * static_cast<uint32_t>(4 * s + kQuarter) & (4 * kLength - 1);
     return cos_sin_pi(static_cast<float>(quarters) * (0.5f / static_cast<float>(kLength)));
   }
-  // The odd radix comes first, so that plans' inner 16 x 16 frequencies are the last two digits.
-  DNASM_SHARED_CODE static int radix(int size) { return size <= 256 ? 16 : size <= 8192 ? size / 256 : size / 4096; }
+  // The odd radix comes before the last two, plans' inner 16 x 16 frequencies; past 4096 points a thread's first.
+  DNASM_SHARED_CODE static int radix(int size) {
+    return size > 4096 ? kN / kThreads : size > 256 ? size / 256 : 16;
+  }
   static constexpr int kFirst = radix(kN), kStride = kN / kFirst;
 
   // act(i) for a thread's share of kCount things. No loop where there is one: what does not change would be kept across it.
@@ -57,14 +58,12 @@ struct Wide {
   template <int kSize, int kR, bool kInverse>
   DNASM_DEVICE void stage() const {
     constexpr int kApart = kSize / kR;
-    constexpr bool kSameColumn = kThreads % kApart == 0;  // in all of a thread's butterflies
-    Complex root = column_root<kSize>(thread_index() % kApart);
+    static_assert(kThreads % kApart == 0);  // all of a thread's butterflies stand in one column
+    Complex w[kR];
+    powers(column_root<kSize>(thread_index() % kApart), w);
     each<kN / kR>([&](int b) {
-      const int j = b % kApart;
-      Complex* at = points + padded(b / kApart * kSize + j);
-      if (!kSameColumn) root = column_root<kSize>(j);
-      Complex v[kR], w[kR];
-      powers(root, w);
+      Complex* at = points + padded(b / kApart * kSize + b % kApart);
+      Complex v[kR];
       DNASM_UNROLL
       for (int m = 0; m < kR; ++m) {
         v[m] = at[padded(m * kApart)];
@@ -302,7 +301,8 @@ DNASM_DEVICE void with_taps(const Params& p, const FilterTaps& taps, float& boun
 
 // A plan's points in one block, at most kMost at a time: the other splits follow, or go to other blocks.
 template <class P, int kMost = 8192, bool kQuarter = true, int kPoints = (P::kLength < kMost ? P::kLength : kMost)>
-struct PlanWide : Wide<kPoints, default_wide_threads(kPoints), P::kLength / kPoints, kQuarter> {
+struct PlanWide : Wide<kPoints, kPoints == 8192 ? 256 : default_wide_threads(kPoints), P::kLength / kPoints, kQuarter> {
+  static constexpr bool kFew = PlanWide::Wide::kFirst <= 16;  // points a thread
   using W = typename PlanWide::Wide;
 
   // Where a row lies in a plan's spectrum, see plan.cuh: halves of words 0 and 2, or 1 and 3, of four lanes' quads. Its
@@ -311,8 +311,8 @@ struct PlanWide : Wide<kPoints, default_wide_threads(kPoints), P::kLength / kPoi
     static constexpr int kPartner = P::kDirect ? 8 : 1;
     int tile, lane, odd;
     DNASM_DEVICE Place(int s, int r) {
-      // Tile by tile the first digit alone is met, or at 16384 points two of them, the first above the second.
-      const int digits = W::kN > 8192 ? r / 256 + 4 * (r / 16 % 16) : r / 16;
+      constexpr int kSecond = W::kN < 256 * W::kFirst ? 1 : W::kN / 256 / W::kFirst;  // radix of a tile's second digit
+      const int digits = r / 16 / kSecond + W::kFirst * (r / 16 % kSecond);
       const int outer = s + W::kSplits * digits, i = r % 16;  // m1 + R1 m2
       tile = P::kDirect ? 0 : outer % P::kR1 * P::kR2 + outer / P::kR1;
       lane = 4 * (P::kDirect ? i % 8 : i / 2), odd = P::kDirect ? i / 8 : i % 2;
@@ -389,7 +389,8 @@ DNASM_SHARED_CODE int table_blocks() {
 }
 // The first blocks make the tables, the others spectra.
 template <class P>
-DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::kBlocksPerSm) spectrum_kernel(const Params p, const SpectrumLayout layout) {
+DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::blocks_per_sm(PlanWide<P>::kFew ? 64 : 128))
+spectrum_kernel(const Params p, const SpectrumLayout layout) {
   using W = PlanWide<P>;
   constexpr int kTableBlocks = table_blocks<P>();
   if (block_index() < kTableBlocks) {
@@ -442,7 +443,8 @@ template <class P>
 using GradientWide = PlanWide<P, kSharedLimit < (160 << 10) ? 8192 : 16384>;
 
 template <class P>
-DNASM_KERNEL(GradientWide<P>::kThreads, GradientWide<P>::kBlocksPerSm) filter_gradient_kernel(const Params p, const PartialSums sums) {
+DNASM_KERNEL(GradientWide<P>::kThreads, GradientWide<P>::blocks_per_sm(GradientWide<P>::kFew ? 80 : 128))
+filter_gradient_kernel(const Params p, const PartialSums sums) {
   const GradientWide<P> wide;
   const float* spectra = sums.spectra + static_cast<int64_t>(block_index()) * sums.partials * (2 * P::kLength);
   filter_gradient(wide, p, sums, [&](int s, int r, Complex(&v)[16]) {

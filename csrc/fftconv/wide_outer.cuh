@@ -171,7 +171,7 @@ DNASM_DEVICE void columns_inverse(const RowOrder& order, int block, const Comple
   for (int k = 0; k < 16; ++k) emit(me.element(k), v[k] * conjugate(w[k]));
 }
 
-constexpr int kColumnBlocks = 3, kRowBlocks = 4;  // of 256 threads an SM: what hides the wait for memory
+constexpr int kColumnBlocks = WideColumns::blocks_per_sm(80), kColumnBlocksBack = WideColumns::blocks_per_sm(64);
 
 template <class P>
 struct FilterStaging {
@@ -206,7 +206,7 @@ DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks) filter_columns_kernel(const P
 
 // Rows to spectra in the order of plan P.
 template <class P>
-DNASM_KERNEL(PlanWide<P>::kThreads, kRowBlocks)
+DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::blocks_per_sm(64))
 filter_rows_kernel(const Params p, const FilterStaging<P> work, const SpectrumLayout layout) {
   using W = PlanWide<P, P::kLength, false>;
   const W wide;
@@ -236,7 +236,7 @@ struct GradientWork {
 
 // Rows back to columns, in place of a channel's first partial sum.
 template <class P>
-DNASM_KERNEL(PlanWide<P>::kThreads, kRowBlocks) gradient_rows_kernel(const GradientWork work) {
+DNASM_KERNEL(PlanWide<P>::kThreads, PlanWide<P>::blocks_per_sm(80)) gradient_rows_kernel(const GradientWork work) {
   using W = PlanWide<P, P::kLength, false>;
   const W wide;
   const int shift = shift_of(work.order.rows), row = block_index() & ((1 << shift) - 1), here = block_index() >> shift;
@@ -247,7 +247,7 @@ DNASM_KERNEL(PlanWide<P>::kThreads, kRowBlocks) gradient_rows_kernel(const Gradi
 }
 
 template <class P>
-DNASM_KERNEL(WideColumns::kThreads, kColumnBlocks) gradient_columns_kernel(const Params p, const GradientWork work) {
+DNASM_KERNEL(WideColumns::kThreads, kColumnBlocksBack) gradient_columns_kernel(const Params p, const GradientWork work) {
   const int blocks = work.order.blocks(), shift = shift_of(blocks);
   const int block = block_index() & (blocks - 1), here = block_index() >> shift, channel = static_cast<int>(work.channel) + here;
   if (block == 0)

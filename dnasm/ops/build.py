@@ -29,7 +29,7 @@ __all__ = [
 
 TARGET_VERSION = "0x020a000000000000"
 """The stable ABI of torch 2.10, the oldest that dnasm takes: one binding serves every later torch."""
-CUDA_PLANS = {0: tuple(256 << i for i in range(9)), 1: (*(256 << i for i in range(7)), 65536)}
+CUDA_PLANS = dict.fromkeys((0, 1), tuple(256 << i for i in range(9)))
 """Transform lengths that csrc/fftconv has objects for, by precision: 0 tensor cores, 1 float32. The last object of each
 serves all longer plans. A test holds this against launch.cu."""
 CUDA_DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}

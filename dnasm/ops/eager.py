@@ -57,7 +57,7 @@ def _note(u: Tensor, number: int, direction: str) -> None:
 
 
 class _Convolution(torch.autograd.Function):
-    """Keeps the filter's transform for the way back, unless it is large and larger than the signal."""
+    """Keeps the filter's transform too, unless it is large, larger than the signal and than half of all else kept."""
 
     @staticmethod
     def forward(
@@ -65,9 +65,11 @@ class _Convolution(torch.autograd.Function):
         values: Tensor | None, precision: str | None, number: int,
     ) -> Tensor:  # fmt: skip
         y, spectrum = torch.ops.dnasm_cuda.convolve(u, k, in_gate, out_gate, skip, values, number)
-        if values is None and spectrum is not None and spectrum.nbytes <= max(u.nbytes, _SMALL):
-            values = spectrum
-        ctx.save_for_backward(u, k, in_gate, out_gate, skip, values)
+        tensors = u, k, in_gate, out_gate, skip
+        if values is None and spectrum is not None:
+            anyway = sum(t.nbytes for t in tensors if t is not None)
+            values = spectrum if spectrum.nbytes <= max(u.nbytes, anyway // 2, _SMALL) else None
+        ctx.save_for_backward(*tensors, values)
         ctx.options = precision, number
         return y
 

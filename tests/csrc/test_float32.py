@@ -15,7 +15,7 @@ FLOAT32 = 1
 
 @pytest.fixture(scope="module")
 def kernels(objects: Path) -> Kernels:
-    instances = [(n, "float32", FLOAT32) for n in (256, 512, 4096, 16384, 65536)] + [(512, "bfloat16", FLOAT32)]
+    instances = [(n, "float32", FLOAT32) for n in (256, 512, 4096, 16384, 32768, 65536)] + [(512, "bfloat16", FLOAT32)]
     return Kernels(host_library(objects, instances, ["-DDNASM_RING_BYTES=(1<<20)"]))
 
 
@@ -28,7 +28,8 @@ def kernels(objects: Path) -> Kernels:
         (4095, 100, False),
         (4096, 4096, True),
         (16384, 16384, False),
-        (40001, 60000, True),  # past one block, each batch in two groups
+        (20001, 32768, True),  # past one block,
+        (40001, 60000, True),  # each batch in two groups
         (131_072, 131_072, False),
         (1_048_579, 300_000, False),
     ],

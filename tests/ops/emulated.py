@@ -89,6 +89,22 @@ def check_float32() -> None:
     both_ways(noise(2, 2, 500, 600), FLOAT32)
 
 
+def check_what_is_kept_of_a_filter() -> None:
+    """Its spectrum, if that is small or at most half of what the call keeps anyway: with gates here, not without."""
+    case = noise(1, 64, 512, 512, dtype=torch.bfloat16)
+    small = eager._SMALL
+    for least, gates, wanted in (
+        (small, {}, True),
+        (0, {}, False),
+        (0, {"in_gate": case.in_gate, "out_gate": case.out_gate}, True),
+    ):
+        eager._SMALL = least
+        u = case.u.clone().requires_grad_()
+        y = [fftconv(u, case.k, **gates) for _ in range(2)][1]
+        assert (y.grad_fn.saved_tensors[-1] is not None) is wanted
+    eager._SMALL = small
+
+
 def check_filters_of_other_types() -> None:
     case = noise(2, 3, 500, 300, dtype=torch.bfloat16)
     assert case.skip is not None

@@ -13,14 +13,11 @@ from dnasm.ops import build, compiler
 
 def test_the_objects_are_those_of_the_dispatch(root: Path) -> None:
     text = (root / "csrc/fftconv/launch.cu").read_text()
-    smallest, count, widest = (
-        int(match[1])
-        for name in ("kSmallestPlan", "kPlans", "kWidestObject")
-        if (match := re.search(rf"{name} = (\d+)", text))
+    smallest, count = (
+        int(match[1]) for name in ("kSmallestPlan", "kPlans") if (match := re.search(rf"{name} = (\d+)", text))
     )
-    assert build.CUDA_PLANS[0] == tuple(smallest << i for i in range(count))
-    longest = build.CUDA_PLANS[0][-1]
-    assert build.CUDA_PLANS[1] == (*(n for n in build.CUDA_PLANS[0] if n <= widest), longest)
+    for plans in build.CUDA_PLANS.values():
+        assert plans == tuple(smallest << i for i in range(count))
     header = (root / "csrc/fftconv/launch.h").read_text()
     for name, number in (("kFloat32", "float32"), ("kFloat16", "float16"), ("kBfloat16", "bfloat16")):
         assert f"{name} = {build.CUDA_DTYPES[number]}" in header
