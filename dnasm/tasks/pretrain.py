@@ -28,6 +28,7 @@ from dnasm.training.schedule import Schedule
 
 _MARKER = "config.yaml"
 _ORDERS_TO_BEAT = 8
+_COMPILER = ("torch._dynamo", "torch._inductor")  # where its errors are defined
 # best.ckpt, last.ckpt and a draft hold weights and AdamW's two moments, the exported model the weights: 4 bytes each.
 _BYTES_PER_PARAMETER = (3 * 3 + 1) * 4
 
@@ -195,9 +196,12 @@ def _train(plan: Plan) -> Fit:
     try:
         return fit(module, data, config.trainer, plan.run, device=plan.device, quiet=config.quiet)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ConfigError(_memory_advice(plan)) from error
+        if is_out_of_memory(error):
+            raise ConfigError(_memory_advice(plan)) from error
+        if type(error).__module__.startswith(_COMPILER):
+            first = str(error).strip().split("\n")[0]
+            raise ConfigError(f"the model could not be compiled ({first}): set trainer.compile false") from error
+        raise
 
 
 def _memory_advice(plan: Plan) -> str:

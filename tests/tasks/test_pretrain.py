@@ -284,3 +284,17 @@ def test_baselines_can_be_left_out(two_genomes: Corpus) -> None:
     assert markov_rows(two_genomes, ["a", "b"], -1) == []
     text = comparison_text([], ["a"], ValidationResult(1.0, 30, [1.0], [30]), 5)
     assert "Markov" not in text
+
+
+def test_a_compiler_that_fails_is_named_with_the_way_out(
+    patchy_fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise torch._dynamo.exc.TorchDynamoException("no C compiler was found\nand much more")
+
+    monkeypatch.setattr("dnasm.training.fit.fit", broken)
+    config = write_config(tmp_path / "run.yaml", patchy_fasta, max_steps=4, markov_orders=-1)
+    assert cli.main(["pretrain", "--config", str(config), "--quiet", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "could not be compiled (no C compiler was found): set trainer.compile false" in said
+    assert "much more" not in said
