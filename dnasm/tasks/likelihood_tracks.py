@@ -179,8 +179,8 @@ def _write(
             scored += int(np.isfinite(track.log_likelihood).sum())
             meter.advance(track.end - track.start)
     ends = {"forward": "first base", "reverse": "last base", "mean": "first and last base"}[config.strands]
-    why = "N has none" if sees_both_sides(scorer.runner.model) else f"N and a contig's {ends} have none"
-    _say(f"{scored:,} of {total:,} bases have a value; {why}", config)
+    why = "; N has none" if sees_both_sides(scorer.runner.model) else f"; N and a contig's {ends} have none"
+    _say(f"{scored:,} of {counted(total, 'base')} with a value{why if scored < total else ''}", config)
     return {"bases": total, "bases_with_a_value": scored}
 
 
