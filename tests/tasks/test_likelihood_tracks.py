@@ -275,7 +275,7 @@ def test_the_command_takes_a_model_of_masked_bases(
     assert cli.main([*command, "--regions", "two:21-40", "--out", "-"]) == 0
     out, err = capsys.readouterr()
     assert "each base masked in the middle of 64" in err
-    assert "17 of 20 bases have a value; N has none" in err
+    assert "17 of 20 bases with a value; N has none" in err
     values = whole(likelihood(model, genome, "two:21-40"), "two", 73)
     assert_allclose(
         [float(line.split("\t")[3]) for line in out.splitlines()[1:]], values[np.isfinite(values)], rtol=1e-5
