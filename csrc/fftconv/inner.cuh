@@ -23,11 +23,13 @@ struct InnerRow {
   const uint32_t* exponents;
 };
 
-template <class P>
+// kShared: the row's tables stand in shared memory from byte kTablesAt on, for blocks that use them again and again.
+template <class P, bool kShared = false>
 struct InnerWorker {
   static_assert(P::kR1 == 16 && P::kR2 == 1 && !P::kDirect && P::kUnits == 2);  // a pair of units: one chunk
   using R = typename P::Rows;
   static constexpr int kRowBytes = P::kSequenceBytes;  // of shared memory
+  static constexpr int kTablesAt = 2 * kRowBytes + 8 * P::kLength;
 
   Transform<P> transform;
   const InnerWork& work;
@@ -46,7 +48,12 @@ struct InnerWorker {
     constexpr int kFilterLines = P::kTiles * 8, kTableLines = RowTables::kRows * 4;
     static_assert(kFilterLines + kTableLines <= P::kThreads);
     const int line = thread_index() - kFilterLines;
-    if (line < kTableLines) prefetch(line < 0 ? row_filter + thread_index() * 8 : row_tables + line * 8);
+    if constexpr (kShared) {
+      Quad* shared = reinterpret_cast<Quad*>(dynamic_shared() + kTablesAt);
+      for (int i = thread_index(); i < 32 * RowTables::kRows; i += P::kThreads) shared[i] = row_tables[i];
+      own = shared + lane;
+      if (line < 0) prefetch(row_filter + thread_index() * 8);
+    } else if (line < kTableLines) prefetch(line < 0 ? row_filter + thread_index() * 8 : row_tables + line * 8);
   }
   DNASM_DEVICE InnerRow row_of(const Scratch& x, int64_t sequence) const {
     const int g = transform.lane / 4;
@@ -58,7 +65,7 @@ struct InnerWorker {
     if (thread_index() * 32 < P::kLength)
       prefetch(x.rows + ((sequence * work.rows + row) * P::kLength + thread_index() * 32) * 4);
   }
-  DNASM_DEVICE Quad own_table(int table) const { return load_table(own + 32 * table); }
+  DNASM_DEVICE Quad own_table(int table) const { return kShared ? own[32 * table] : load_table(own + 32 * table); }
   DNASM_DEVICE DftMatrix own_matrix(int table) const { return {own_table(table), own_table(table + 1), own_table(table + 2)}; }
 
   // Rows of kRows sequences side by side: tables are read once, and a warp has more to do while it waits. visit(k, tiles,
@@ -227,7 +234,7 @@ struct InnerBackWork {
   bool first;         // the channel's first launch
   template <class P>
   static constexpr size_t shared_bytes() {
-    return 2 * P::kSequenceBytes + 8 * P::kLength;
+    return 2 * P::kSequenceBytes + 8 * P::kLength + 512 * RowTables::kRows;
   }
 };
 
@@ -236,28 +243,30 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) inner_backward_kernel(const Params p,
   using Gradient = FilterGradient<P>;
   const int row = block_index() % work.inner.rows, chunk = block_index() / work.inner.rows % work.chunks;
   const int channel = block_index() / work.inner.rows / work.chunks;  // of this launch
-  const InnerWorker<P> me(p, work.inner, work.inner.sequence / p.batch + channel, row);
+  const InnerWorker<P, true> me(p, work.inner, work.inner.sequence / p.batch + channel, row);
   const int lane = me.transform.lane, first_tile = me.transform.first_tile();
   Quad* sums = reinterpret_cast<Quad*>(dynamic_shared() + 2 * P::kSequenceBytes) + first_tile * 128 + lane;
   Quad* out = reinterpret_cast<Quad*>(work.partial + block_index() * Backward<P>::kPartialFloats) + first_tile * 128 + lane;
-  for (int j = 0; j < 4 * P::kUnits; ++j) sums[32 * j] = work.first ? Quad{} : out[32 * j];
+  sync_block();  // the tables are there
+  for (int j = 0; !work.first && j < 4 * P::kUnits; ++j) sums[32 * j] = out[32 * j];
   for (int b = chunk; b < work.batch; b += work.chunks) {
     const int64_t sequence = static_cast<int64_t>(channel) * work.batch + b;
     const InnerRow rows[2] = {me.row_of(work.inner.x, sequence), me.row_of(work.g, sequence)};
-    if (b + work.chunks < work.batch) me.expect(work.inner.x, sequence + work.chunks), me.expect(work.g, sequence + work.chunks);
+    const bool fresh = work.first && b == chunk, done = b + work.chunks >= work.batch;
+    if (!done) me.expect(work.inner.x, sequence + work.chunks), me.expect(work.g, sequence + work.chunks);
     me.template run<2, kGateGradient ? 0 : 1>(rows, [&](int k, Tile (&x)[2], const int (&exponents)[2]) {
       float s[16];
       DNASM_UNROLL
-      for (int j = 0; j < 16; ++j) s[j] = bits_float(sums[k * 128 + j / 4 * 32].w[j % 4]);
+      for (int j = 0; j < 16; ++j) s[j] = fresh ? 0.0f : bits_float(sums[k * 128 + j / 4 * 32].w[j % 4]);
       Gradient::add(s, x[0], x[1], power_of_two(exponents[0] + exponents[1]));
-      Gradient::write(sums + k * 128, s);
+      if (done) Gradient::write(out + k * 128, s);
+      else Gradient::write(sums + k * 128, s);
       const Quad re = me.filter_words(k, 0), im = me.filter_words(k, 1);
       if (kGateGradient) multiply<false>(x[0], re, im);
       multiply<true>(x[1], re, im);
     });
     sync_block();  // all rows have been read
   }
-  for (int j = 0; j < 4 * P::kUnits; ++j) out[32 * j] = sums[32 * j];
 }
 
 }  // namespace dnasm

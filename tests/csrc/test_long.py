@@ -132,6 +132,7 @@ RACES = {
     ),
     "the way back does not wait": Fault("outer.cuh", "    sync_block();\n    DNASM_UNROLL\n", "    DNASM_UNROLL\n"),
     "the second transform does not wait": Fault("inner.cuh", "    sync_block();  // all rows have been read\n", ""),
+    "a row's tables are not waited for": Fault("inner.cuh", "  sync_block();  // the tables are there\n", ""),
     "the second result does not wait": Fault("result.cuh", "    sync_block();\n", ""),
     "the inner stages do not wait": Fault(
         "inner.cuh",
