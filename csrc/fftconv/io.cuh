@@ -42,8 +42,8 @@ DNASM_DEVICE Segment segment_of(const Params& p, int64_t b) {
 }
 
 // One row of a tensor from this lane's first column on. kFull: as long as the plan and 4-byte aligned; else elements are
-// checked, and pairs taken where they align.
-template <int kDtype, bool kFull>
+// checked, and pairs taken where they align. kOnce: pairs of 4 bytes are evicted first.
+template <int kDtype, bool kFull, bool kOnce = false>
 struct Row {
   using E = Element<kDtype>;
   using Scalar = typename E::Scalar;
@@ -55,12 +55,15 @@ struct Row {
     return kFull || (n + 1 < left && reinterpret_cast<uintptr_t>(at) % sizeof(Pair) == 0);
   }
   DNASM_DEVICE Pair load(int n) const {
+    if constexpr (kOnce && sizeof(Pair) == 4)
+      if (whole(n)) return load_once(reinterpret_cast<const Pair*>(at + n));
     if (whole(n)) return *reinterpret_cast<const Pair*>(at + n);
     return E::join(n < left ? at[n] : Scalar{}, n + 1 < left ? at[n + 1] : Scalar{});
   }
   DNASM_DEVICE void store(int n, Pair value) const {
     if (whole(n)) {
-      *reinterpret_cast<Pair*>(at + n) = value;
+      if constexpr (kOnce && sizeof(Pair) == 4) store_once(reinterpret_cast<Pair*>(at + n), value);
+      else *reinterpret_cast<Pair*>(at + n) = value;
     } else {
       if (n < left) at[n] = E::pick(value, 0);
       if (n + 1 < left) at[n + 1] = E::pick(value, 1);

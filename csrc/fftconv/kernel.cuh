@@ -10,15 +10,15 @@
 namespace dnasm {
 
 // The rows of one tensor that a team meets at once.
-template <class P, int kDtype, bool kFull>
+template <class P, int kDtype, bool kFull, bool kOnce>
 struct TeamRows {
-  Row<kDtype, kFull> row[P::kRows];
+  Row<kDtype, kFull, kOnce> row[P::kRows];
 };
 
 // What a thread knows before it meets a sequence.
-template <class P, int kDtype, bool kFull>
+template <class P, int kDtype, bool kFull, bool kOnce>
 struct Worker {
-  using Set = TeamRows<P, kDtype, kFull>;
+  using Set = TeamRows<P, kDtype, kFull, kOnce>;
   using E = Element<kDtype>;
   using Pair = typename E::Pair;
   Transform<P> transform;
@@ -114,6 +114,14 @@ struct Worker {
   DNASM_DEVICE float factor(const Operand<P>& x, int unit) const {
     return power_of_two(x.exponent(unit) + filter_exponent) * (1 / P::kGain);
   }
+  // From sums to conv(x) + skip x.
+  DNASM_DEVICE void finish(const Operand<P>& x, int unit, float skip, float (&v)[8]) const {
+    const float by = factor(x, unit);
+    float passed[8];
+    x.elements(unit, skip, passed);
+    DNASM_UNROLL
+    for (int j = 0; j < 8; ++j) v[j] = v[j] * by + passed[j];
+  }
   template <bool kConjugate>
   DNASM_DEVICE void multiply_filter(int unit, Tile& x) const {
     const int at = P::tile_of(unit) * 64;
@@ -124,39 +132,40 @@ struct Worker {
 // Which groups a block takes: every chunks-th of one channel's, or, where blocks stay, its share of all channels' together.
 template <bool kStays>
 struct Walk {
-  int channel, group, left, step, groups;
+  int channel, group, step, groups;
+  int left;  // where blocks stay
   DNASM_DEVICE Walk(const Params& p, const Work& work) : groups(work.groups) {
     if (kStays) {
       const int64_t all = p.channels * groups, first = all * block_index() / work.chunks;
       channel = static_cast<int>(first / groups), group = static_cast<int>(first % groups), step = 1;
       left = static_cast<int>(all * (block_index() + 1) / work.chunks - first);
     } else {
-      channel = block_index() / work.chunks, group = block_index() % work.chunks, step = work.chunks;
-      left = (groups - group + step - 1) / step;
+      channel = block_index() / work.chunks, group = block_index() % work.chunks, step = work.chunks, left = 0;
     }
   }
+  DNASM_DEVICE bool more() const { return kStays ? left > 0 : group < groups; }
   DNASM_DEVICE void next() {
-    --left, group += step;
-    if (kStays && group == groups) {
-      group = 0;
-      if (left > 0) ++channel;
+    group += step;
+    if (kStays) {
+      --left;
+      if (group == groups) group = 0, channel += left > 0;
     }
   }
 };
 
 template <class P, int kDtype, bool kFull, bool kGated>
 DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const Work work) {
-  using W = Worker<P, kDtype, kFull>;
+  using W = Worker<P, kDtype, kFull, kFull && kGated && P::kForwardStreams>;
   Walk<P::kForwardStays> walk(p, work);
   W me(p, work, walk.channel);
   const bool gated = kGated && p.out_gate.data;
   Operand<P> x = me.operand(work);
-  while (walk.left > 0) {
+  float skip = p.skip ? p.skip[me.channel] : 0.0f;
+  while (walk.more()) {
     const int group = walk.group;
-    const float skip = p.skip ? p.skip[me.channel] : 0.0f;
     me.template gather<kGated>(x, p, p.u, p.in_gate, group);
     walk.next();
-    if (walk.left > 0) {
+    if (!P::kForwardStays || walk.more()) {
       me.expect(p, p.u, walk.channel, walk.group);
       if (kGated) me.expect(p, p.in_gate, walk.channel, walk.group), me.expect(p, p.out_gate, walk.channel, walk.group);
     }
@@ -170,15 +179,11 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) forward_kernel(const Params p, const 
           if (gated) me.load(gate, i, factors[k]);
         },
         [&](int i, int k, float(&v)[8]) {
-          const float factor = me.factor(x, i);
-          float passed[8];
-          x.elements(i, skip, passed);
-          DNASM_UNROLL
-          for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + passed[j];
+          me.finish(x, i, skip, v);
           if (gated) me.multiply_by(v, factors[k]);
           me.store(y, i, v);
         });
-    if (P::kForwardStays) me.go_to(p, work, walk.channel);
+    if (P::kForwardStays) me.go_to(p, work, walk.channel), skip = p.skip ? p.skip[me.channel] : 0.0f;
   }
 }
 
@@ -255,9 +260,9 @@ struct FilterGradient {
 template <class P, int kDtype, bool kFull, bool kGated>
 DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const Work work) {
   using B = Backward<P>;
-  using Pair = typename Worker<P, kDtype, kFull>::Pair;
+  using W = Worker<P, kDtype, kFull, kFull && P::kBackwardStreams>;
   Walk<false> walk(p, work);
-  const Worker<P, kDtype, kFull> me(p, work, walk.channel);
+  const W me(p, work, walk.channel);
   const int lane = me.transform.lane, first_tile = me.first_tile(), team_tile = me.team * P::kTiles + first_tile;
   const float skip = p.skip ? p.skip[me.channel] : 0.0f;
   const bool x_gated = kGated && p.in_gate.data, gate_gradient = kGated && p.dout_gate.data;
@@ -273,14 +278,14 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
   bool first = true;
 
   Operand<P> x = me.operand(work);
-  for (; walk.left > 0; walk.next()) {
+  for (; walk.more(); walk.next()) {
     const int group = walk.group, next = group + walk.step;
     me.template gather<kGated>(x, p, p.u, p.in_gate, group);
     me.expect(p, p.dy, me.channel, group), me.expect(p, p.u, me.channel, next);
     if (kGated) me.expect(p, p.out_gate, me.channel, group), me.expect(p, p.in_gate, me.channel, next);
-    Pair pairs[2][4];
+    typename W::Pair pairs[2][4];
     {
-      typename Worker<P, kDtype, kFull>::Set dy, gradient;
+      typename W::Set dy, gradient;
       me.transform.run(
           [&](int i) { return x.words(i); }, gate_gradient,
           [&](int i, Tile& spectrum) {
@@ -292,11 +297,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
             me.load(dy, i, pairs[k]);
           },
           [&](int i, int k, float(&v)[8]) {
-            const float factor = me.factor(x, i);
-            float passed[8];
-            x.elements(i, skip, passed);
-            DNASM_UNROLL
-            for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + passed[j];
+            me.finish(x, i, skip, v);
             me.multiply_by(v, pairs[k]);
             me.store(gradient, i, v);
           });
@@ -306,7 +307,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
     for (int r = 0; r < P::kRows; ++r) x_exponents[r] = x.exponent(r);  // a unit of row r is unit r
 
     me.template gather<kGated>(x, p, p.dy, p.out_gate, group);  // from here on x holds g
-    typename Worker<P, kDtype, kFull>::Set u, gate, du, dgate;
+    typename W::Set u, gate, du, dgate;
     me.transform.run(
         [&](int i) { return x.words(i); }, true,
         [&](int i, Tile& spectrum) {
@@ -323,7 +324,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
         [&](int i, int k, float(&v)[8]) {
           const float factor = me.factor(x, i);
           float a[8], g[8];
-          Pair factors[4];
+          typename W::Pair factors[4];
           if (x_gated) me.load(gate, i, factors);
           me.widen(pairs[k], a);
           x.elements(i, 1.0f, g);

@@ -48,8 +48,8 @@ struct RowTables {
 #endif
 constexpr size_t kSharedLimit = DNASM_SHARED_KB * 1024;
 
-// Measured on an H200: a warp wants two tiles in flight, and few warps to wait for.
-DNASM_SHARED_CODE int default_warps(int length) { return length >= 16384 ? 16 : length >= 4096 ? 8 : 4; }
+// Measured on an H200: a warp wants two tiles in flight, few warps to wait for, and two blocks an SM where both fit.
+DNASM_SHARED_CODE int default_warps(int length) { return length >= 32768 ? 16 : length >= 4096 ? 8 : 4; }
 DNASM_SHARED_CODE int default_blocks(int warps) { return 16 / warps; }  // 16 warps an SM leave 128 registers a thread
 
 template <int kL, int kWarpsOfBlock = default_warps(kL), int kBlocks = default_blocks(kWarpsOfBlock)>
@@ -68,6 +68,8 @@ struct Plan {
   static constexpr int kRows = kDirect ? 2 : 1;                                              // sequences of a team
   static constexpr int kTeams = kWarps / kTeam, kSequences = kTeams * kRows;                 // of a block, side by side
   static constexpr bool kForwardStays = kDirect;  // blocks begin cold: with little to do, once
+  // Rows that are evicted first leave caches to tables, where these are long and rows many (measured).
+  static constexpr bool kForwardStreams = kR2 > 1, kBackwardStreams = kL == 16384;
   static constexpr int kUnits = kRows * kTiles / kTeam;                                      // tiles of a warp
   static_assert(kUnits % 2 == 0);
   DNASM_SHARED_CODE static int row_of(int unit) { return kDirect ? unit : 0; }

@@ -135,17 +135,19 @@ struct Transform {
   // The middle stage, radix 8 over n2 or m2 in place; forward, the twiddle follows.
   template <bool kInverse>
   DNASM_DEVICE void middle() const {
-    constexpr int kPasses = 2 * P::kUnits;  // (m1, row p) pairs of a warp: 8 x 16 elements each
+    constexpr int kPasses = 2 * P::kUnits;  // rows p of one m1: 8 x 16 elements each
+    static_assert(kPasses <= 16);
+    const int first = member * kPasses, m1 = first / 16;
+    const Quad matrix = table(R::kMiddle + 2 * m1 + kInverse);
     DNASM_UNROLL_BY_FOUR
     for (int i = 0; i < kPasses; ++i) {
-      const int pass = member * kPasses + i, p = pass % 16;
-      char* at = sequence + pass / 16 * P::kPitch1 + p % 8 * 16 + p / 8 * 256;
+      const int p = first % 16 + i;
+      char* at = sequence + m1 * P::kPitch1 + p % 8 * 16 + p / 8 * 256;
       uint32_t x[4];
       ldmatrix_trans(x, at + lane % 8 * P::kTilePitch + lane / 8 % 2 * 512 + lane / 16 * 128);
       sync_warp();  // every lane has read what another one overwrites
-      const Quad matrix = table(R::kMiddle + 2 * (pass / 16) + kInverse);
       Quad twiddle{};
-      if (!kInverse) twiddle = table(R::kOuterForward + pass);
+      if (!kInverse) twiddle = table(R::kOuterForward + first + i);
       at += lane / 4 * P::kTilePitch + lane % 4 * 4;
       DNASM_UNROLL
       for (int h = 0; h < 2; ++h) {

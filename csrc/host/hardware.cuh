@@ -103,6 +103,9 @@ DNASM_DEVICE Quad load_table(const Quad* p) {
                : "l"(p));
   return v;
 }
+// What is not met again soon: first to be evicted.
+DNASM_DEVICE uint32_t load_once(const uint32_t* p) { return __ldcs(p); }
+DNASM_DEVICE void store_once(uint32_t* p, uint32_t v) { __stcs(p, v); }
 // Brings the line at p into the L2 cache.
 DNASM_DEVICE void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 DNASM_DEVICE uint32_t warp_max(uint32_t x) { return __reduce_max_sync(0xffffffffu, x); }
@@ -205,6 +208,8 @@ inline void ldmatrix_trans(uint32_t (&r)[4], const char* row) {
   });
 }
 inline Quad load_table(const Quad* p) { return *p; }
+inline uint32_t load_once(const uint32_t* p) { return *p; }
+inline void store_once(uint32_t* p, uint32_t v) { *p = v; }
 inline void prefetch(const void*) {}
 
 inline uint32_t warp_max(uint32_t x) {
