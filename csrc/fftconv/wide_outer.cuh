@@ -76,15 +76,10 @@ struct ColumnThread {
                         order.turn(n * static_cast<uint32_t>(4 * (rows / kB))), order.turn(4 * n), w);
   }
   // act(radix of the last stage), a constant
-  template <class Act>
+  template <int kB = 1, class Act>
   DNASM_DEVICE void by_radix(const Act& act) const {
-    switch (apart) {
-      case 1: return act(Radix<1>());
-      case 2: return act(Radix<2>());
-      case 4: return act(Radix<4>());
-      case 8: return act(Radix<8>());
-      default: return act(Radix<16>());
-    }
+    if (kB == 16 || apart == kB) return act(Radix<kB>());
+    if constexpr (kB < 16) by_radix<2 * kB>(act);
   }
   template <int kB>
   struct Radix {
@@ -102,15 +97,11 @@ struct ColumnThread {
       }
     }
   };
-  // Between the first stage and the last.
-  template <bool kInverse>
+  // Between the first stage and the last, where their radices are not all.
+  template <bool kInverse, int kR = 2>
   DNASM_DEVICE void middle() const {
-    switch (apart) {
-      case 32: return wide.stage<32, 2, kInverse>();
-      case 64: return wide.stage<64, 4, kInverse>();
-      case 128: return wide.stage<128, 8, kInverse>();
-      case 256: return wide.stage<256, 16, kInverse>();
-    }
+    if (apart == 16 * kR) return wide.stage<16 * kR, kR, kInverse>();
+    if constexpr (kR < 16) middle<kInverse, 2 * kR>();
   }
 };
 
