@@ -116,11 +116,11 @@ struct Worker {
   }
   // From sums to conv(x) + skip x.
   DNASM_DEVICE void finish(const Operand<P>& x, int unit, float skip, float (&v)[8]) const {
-    const float by = factor(x, unit);
+    const float factor = this->factor(x, unit);
     float passed[8];
     x.elements(unit, skip, passed);
     DNASM_UNROLL
-    for (int j = 0; j < 8; ++j) v[j] = v[j] * by + passed[j];
+    for (int j = 0; j < 8; ++j) v[j] = v[j] * factor + passed[j];
   }
   template <bool kConjugate>
   DNASM_DEVICE void multiply_filter(int unit, Tile& x) const {
