@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Integer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from dnasm.models.backbone import MLP, Block, LanguageModel
@@ -139,6 +139,29 @@ class _Scratch(threading.local):
         return self._held[name][:count].view(shape)
 
 
+class _Weights(NamedTuple):
+    """What a block does after its long convolution: by names in modules each would be looked up for every row."""
+
+    out: Float[Tensor, "d d"]
+    out_bias: Float[Tensor, " d"]
+    norm: Float[Tensor, " d"]
+    shift: Float[Tensor, " d"]
+    eps: float
+    fc1: Float[Tensor, "d inner"]
+    bias1: Float[Tensor, " inner"]
+    fc2: Float[Tensor, "inner d"]
+    bias2: Float[Tensor, " d"]
+
+    @classmethod
+    def of(cls, block: Block) -> "_Weights":
+        out, norm, mlp = cast(Hyena, block.mixer).out_proj, cast(nn.LayerNorm, block.norm2), cast(MLP, block.mlp)
+        with torch.no_grad():
+            return cls(
+                out.weight.T, out.bias, norm.weight, norm.bias, norm.eps,
+                mlp.fc1.weight.T, mlp.fc1.bias, mlp.fc2.weight.T, mlp.fc2.bias,
+            )  # fmt: skip
+
+
 class RowReader:
     """Reads suffixes row by row."""
 
@@ -146,6 +169,7 @@ class RowReader:
         self._model, self._lookup = model, lookup
         self._blocks = [cast(Block, block) for block in model.backbone.layers]
         self._mixers = [cast(Hyena, block.mixer) for block in self._blocks]
+        self._weights = [_Weights.of(block) for block in self._blocks]
         self._slope = torch.tensor(_GELU[1])
         self._scratch = _Scratch()
 
@@ -163,7 +187,7 @@ class RowReader:
             y = fftconv(signal, filters[number].spectrum, skip=self._mixers[number].filter_fn.bias).add_(held.owed)
             if number == 0 and self._lookup is not None:
                 first = _LookedUp(codes[0], gate[0], signal[0], y[0].clone())
-            self.finish(x, y.mul_(gate), block, 0)
+            self.finish(x, y.mul_(gate), number, 0)
         expected = torch.cat([past.last, self._expect(x)[..., :-1]], 2)
         return Reference(first, layers, tokens, past.tail, expected[0], judge(expected, tokens[None])[0])
 
@@ -195,12 +219,12 @@ class RowReader:
         x = self._scratch.take("x", rows, length - start, embeddings.shape[1])
         torch.index_select(embeddings, 0, tokens.flatten().long(), out=x.flatten(0, 1))
         kept = iter(reference.layers)
-        for number, block in enumerate(self._blocks):
+        for number in range(len(self._blocks)):
             if number == 0 and reference.first is not None:
                 y = self._first(reference.first, reference.tail, filters[0], start, suffixes)
             else:
                 y = self._later(x, next(kept), filters[number], start, number)
-            self.finish(x, y, block, start)
+            self.finish(x, y, number, start)
         before = reference.expected[:, start, None].expand(rows, -1, -1)
         return judge(torch.cat([before, self._expect(x)[..., :-1]], 2), tokens)
 
@@ -263,20 +287,20 @@ class RowReader:
         gate, signal = (t[..., past:] for t in both)
         return gate, signal, u[0].unfold(1, past, _STEP).transpose(0, 1)
 
-    def finish(self, x: Float[Tensor, "b m d"], y: Float[Tensor, "b d m"], block: Block, start: int) -> None:
+    def finish(self, x: Float[Tensor, "b m d"], y: Float[Tensor, "b d m"], number: int, start: int) -> None:
         """Add to x the last projection of y, then what the MLP makes of x, a few hundred positions at a time."""
-        out, mlp = cast(Hyena, block.mixer).out_proj, cast(MLP, block.mlp)
-        for row, values in zip(x, y, strict=True):
-            row.addmm_(values.T, out.weight.T)
-            row += out.bias
+        own = self._weights[number]
+        for row, values in zip(x.unbind(), y.unbind(), strict=True):
+            row.addmm_(values.T, own.out).add_(own.out_bias)
             for first, last in _pieces(start, start + len(row)):
                 part = row[first - start : last - start]
-                h, gate = (self._scratch.take(name, len(part), mlp.fc1.out_features) for name in ("h", "gate"))
-                torch.addmm(mlp.fc1.bias, block.norm2(part), mlp.fc1.weight.T, out=h)
+                h, gate = self._scratch.take("wide", 2, len(part), len(own.bias1)).unbind()
+                torch.addmm(
+                    own.bias1, torch.layer_norm(part, own.norm.shape, own.norm, own.shift, own.eps), own.fc1, out=h
+                )
                 torch.addcmul(self._slope, h, h, value=_GELU[0], out=gate)
                 gate.mul_(h).sigmoid_().mul_(h)
-                part.addmm_(gate, mlp.fc2.weight.T)
-                part += mlp.fc2.bias
+                part.addmm_(gate, own.fc2).add_(own.bias2)
 
     def _expect(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b 4 n"]:
         """Log-probabilities of the base after each position."""

@@ -98,7 +98,7 @@ class HyenaReader:
             if x.is_cuda:
                 x = _add_block(x, y, block, mixer)
             else:
-                self._rows.finish(x, y, block, 0)
+                self._rows.finish(x, y, len(layers) - 1, 0)
         return Past(layers, self._expect(x), pad(prefixes, (self._past, 0))[:, length:])
 
     def _go_on(

@@ -66,7 +66,8 @@ def _reads_as_made(block: Block) -> bool:
     mixer, mlp = block.mixer, block.mlp
     if not isinstance(mixer, Hyena) or not isinstance(mlp, MLP):
         return False
-    return all(plain(layer) for layer in (mixer.in_proj, mixer.short_filter, mixer.out_proj, mlp.fc1, mlp.fc2))
+    layers = (mixer.in_proj, mixer.short_filter, mixer.out_proj, block.norm1, block.norm2, mlp.fc1, mlp.fc2)
+    return all(plain(layer) for layer in layers)
 
 
 class StateReader:

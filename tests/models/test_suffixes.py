@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dnasm.config import ModelConfig
 from dnasm.models import hyena_rows
-from dnasm.models.backbone import Block, LanguageModel, build_model, cast_model
+from dnasm.models.backbone import LanguageModel, build_model, cast_model
 from dnasm.models.hyena_rows import RowReader
 from dnasm.models.hyena_suffixes import HyenaReader
 from dnasm.models.likelihood import target_log_probs
@@ -110,9 +110,9 @@ def test_a_row_is_read_from_where_it_leaves_its_reference(monkeypatch: pytest.Mo
     """Not what lies before, and a row that is its reference not at all; one base is no transform in the first layer."""
     seen, transforms, finish, transform = [], [], RowReader.finish, hyena_rows.fftconv
 
-    def spy(self: RowReader, x: Tensor, y: Tensor, block: Block, start: int) -> None:
+    def spy(self: RowReader, x: Tensor, y: Tensor, number: int, start: int) -> None:
         seen.append(tuple(x.shape[:2]))
-        finish(self, x, y, block, start)
+        finish(self, x, y, number, start)
 
     reader, prefixes, references = HyenaReader(_model()), _tokens(1, CUT), _tokens(1, ROOM, seed=2)
     held = reader.read(prefixes, references)
