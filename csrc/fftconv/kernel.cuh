@@ -261,6 +261,7 @@ template <class P, int kDtype, bool kFull, bool kGated>
 DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const Work work) {
   using B = Backward<P>;
   using W = Worker<P, kDtype, kFull, kFull && P::kBackwardStreams>;
+  using Pair = typename W::Pair;
   Walk<false> walk(p, work);
   const W me(p, work, walk.channel);
   const int lane = me.transform.lane, first_tile = me.first_tile(), team_tile = me.team * P::kTiles + first_tile;
@@ -283,7 +284,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
     me.template gather<kGated>(x, p, p.u, p.in_gate, group);
     me.expect(p, p.dy, me.channel, group), me.expect(p, p.u, me.channel, next);
     if (kGated) me.expect(p, p.out_gate, me.channel, group), me.expect(p, p.in_gate, me.channel, next);
-    typename W::Pair pairs[2][4];
+    Pair pairs[2][4];
     {
       typename W::Set dy, gradient;
       me.transform.run(
@@ -324,7 +325,7 @@ DNASM_KERNEL(P::kThreads, P::kBlocksPerSm) backward_kernel(const Params p, const
         [&](int i, int k, float(&v)[8]) {
           const float factor = me.factor(x, i);
           float a[8], g[8];
-          typename W::Pair factors[4];
+          Pair factors[4];
           if (x_gated) me.load(gate, i, factors);
           me.widen(pairs[k], a);
           x.elements(i, 1.0f, g);
