@@ -17,7 +17,7 @@ SMALL, LARGE = 99 << 10, 227 << 10
 
 @pytest.fixture(scope="module")
 def kernels(objects: Path) -> Iterator[Kernels]:
-    instances = [*((length, "bfloat16") for length in PLANS), (65536, "float32", 1)]
+    instances = [*((length, "bfloat16") for length in PLANS), (32768, "float32", 1), (65536, "float32", 1)]
     kernels = Kernels(host_library(objects, instances, ["-DDNASM_SHARED_KB=99"]))
     kernels.seed(1, SMALL)
     yield kernels
