@@ -104,5 +104,7 @@ class TrainerConfig:
     """Keep only the input of each block and compute the rest again: about a third more time, far less memory."""
     compile: bool | Literal["auto"] = "auto"
     """Compile blocks, last norm and loss, which takes tens of seconds; `auto`: on a GPU, where a run is long enough."""
+    cuda_graph: bool | Literal["auto"] = "auto"
+    """Launch forward and backward as one CUDA graph; `auto`: on one GPU, where steps are small, activations kept."""
     deterministic: bool = False
     """Refuse operations that give other sums from run to run on a GPU; a CPU run always repeats itself."""

@@ -1,8 +1,9 @@
 """`dnasm bench train`: a training step of whole models beside what a user would train instead, in turns.
 
 A step is zeroed gradients, forward under bfloat16 autocast (on a CPU float32), cross-entropy, backward and AdamW. On a
-GPU blocks, final norm and loss of ours and of the Transformer are compiled; the original code runs as its recipe runs
-it. Who does not fit into memory recomputes activations block by block, and its row says so.
+GPU blocks, final norm and loss of ours and of the Transformer are compiled, and small steps of both are CUDA graphs, as
+in `dnasm pretrain`; the original code runs as its recipe runs it. Who does not fit into memory recomputes activations
+block by block, and its row says so.
 """
 
 import gc
@@ -24,6 +25,7 @@ from dnasm.memory import ROWS
 from dnasm.models import build_model
 from dnasm.models.backbone import LanguageModel
 from dnasm.models.compiled import compile_parts
+from dnasm.models.graphed import WORTH_TOKENS, GraphedLoss
 from dnasm.presets import preset
 from dnasm.tasks.bench import Row, say
 from dnasm.tasks.bench_device import ceilings, pick, timed
@@ -49,6 +51,11 @@ class Case:
         config = preset(self.preset)
         longest = None if config.max_length is None else max(config.max_length, self.length)
         return replace(config, max_length=longest, embedding_dropout=0.0)
+
+    @property
+    def work(self) -> int:
+        """Tokens times channels times layers."""
+        return self.batch * self.length * self.config.d_model * self.config.num_layers
 
 
 GPU_CASES = (
@@ -192,9 +199,13 @@ class Trainer:
         with torch.device(device):
             self.model = contender.build(case).train()
         self.case, self.device = case, device
-        self.setting = {"compiled": compiled, "recomputed": recompute}
+        graphed = compiled and not recompute and case.work <= WORTH_TOKENS
+        self.setting = {"compiled": compiled, "graphed": graphed, "recomputed": recompute}
         blocks = _blocks(self.model)
         self.loss = compile_parts(blocks, _final_norm(self.model), _loss) if compiled else _loss
+        self.step_loss: Callable[[Tensor], Tensor] = self._step_loss
+        if graphed:
+            self.step_loss = GraphedLoss(self._step_loss, self.model.parameters())
         if recompute:
             for i, block in enumerate(blocks):
                 blocks[i] = Recomputed(block)
@@ -205,11 +216,14 @@ class Trainer:
     def step(self, tokens: Tensor) -> None:
         """Learn from one batch."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.step_loss(tokens).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    def _step_loss(self, tokens: Tensor) -> Tensor:
         with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.device.startswith("cuda")):
             logits = self.model(tokens)
         targets = tokens.roll(-1, 1).index_fill_(1, self.last, -100)  # after the last token nothing is known
-        self.loss(logits, targets).backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        return self.loss(logits, targets)
 
     def measure(self, repeats: int) -> Row:
         """Warm up, then time; memory is that of the first timed turn."""

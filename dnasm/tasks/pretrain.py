@@ -126,7 +126,7 @@ def make_plan(config: PretrainConfig) -> Plan:
         parameters = sum(parameter.numel() for parameter in build_model(config.model).parameters())
     corpus = Corpus(config.data, seed=config.seed)
     check_space(folder, parameters * _BYTES_PER_PARAMETER)
-    compilation = Compilation.of(config.trainer, config.data, device)
+    compilation = Compilation.of(config.trainer, config.data, config.model, device)
     return Plan(config, folder, device, corpus, schedule, _short_names(config), parameters, compilation)
 
 

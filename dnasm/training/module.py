@@ -15,6 +15,7 @@ from dnasm.config import OptimConfig
 from dnasm.errors import TrainingDiverged
 from dnasm.models.backbone import LanguageModel
 from dnasm.models.compiled import compile_parts
+from dnasm.models.graphed import GraphedLoss
 from dnasm.training import CHECKPOINT_SCHEMA
 from dnasm.training.arrival import Arrival
 from dnasm.training.compilation import Compilation
@@ -56,7 +57,7 @@ class Pretraining(LightningModule):
             provenance: What checkpoints say of their origin; plain JSON values.
             seed: Seed of the masks.
             lengths: Lengths that windows are cut into as training goes on; None: whole windows.
-            compilation: Which batches run compiled; None: none.
+            compilation: How whole batches run; None: as they are.
         """
         super().__init__()
         self.model = model
@@ -64,11 +65,13 @@ class Pretraining(LightningModule):
         self.genomes, self.window = list(genomes), window
         self.provenance = dict(provenance)
         self.seed, self.lengths = seed, lengths
-        self.compilation = compilation if compilation is not None and compilation.lengths else None
+        self.compilation = compilation
+        self._compiled = compilation is not None and bool(compilation.lengths)
         self._loss: Callable[[Tensor, Tensor, Tensor], Tensor] = next_base_loss
         self._covered = True
-        if self.compilation is not None:
+        if self._compiled:
             self._loss = compile_parts(model.backbone.layers, model.backbone.ln_f, next_base_loss)
+        self._graphed = GraphedLoss(self._model_loss, model.parameters())
         self.clock = Stopwatch()
         self.train_nats = RunningMean()
         self.tokens_seen = 0
@@ -99,9 +102,11 @@ class Pretraining(LightningModule):
         length = self.window
         if self.lengths is not None:
             length = self.lengths.length(self.schedule.progress(self.global_step, self.clock.seconds))
-        self._covered = self.compilation is None or self.compilation.covers(batch["tokens"].numel(), length)
+        tokens, how = batch["tokens"].numel(), self.compilation
+        self._covered = not self._compiled or (how is not None and how.covers(tokens, length))
+        loss_of = self._graphed if how is not None and how.records(tokens) else self._model_loss
         with self._compiler(used=self._covered):
-            loss = self._loss(*self._predict(batch, length))
+            loss = loss_of(*_cut(batch, length))
         self.train_nats.add(loss)
         self.tokens_seen += batch["tokens"].numel() * self.trainer.world_size
         return loss
@@ -114,13 +119,13 @@ class Pretraining(LightningModule):
     def _compiler(self, *, used: bool) -> AbstractContextManager[Any]:
         return nullcontext() if used else torch.compiler.set_stance("force_eager")
 
-    def _predict(self, batch: dict[str, Tensor], length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits, of which `[:, i]` are for token i + 1, tokens, and what each counts as a target."""
-        given = (batch.get("shown", batch["tokens"]), batch["tokens"], batch["weights"])
-        shown, tokens, weights = (x.reshape(-1, length) for x in given)
-        logits = self.model(shown)
-        # The first token is no target, as everywhere.
-        return logits if self.model.config.causal else logits.roll(-1, 1), tokens, weights
+    def _predict(self, shown: Tensor) -> Tensor:
+        """Return logits, of which `[:, i]` are for token i + 1; the first token is no target, as everywhere."""
+        logits: Tensor = self.model(shown)
+        return logits if self.model.config.causal else logits.roll(-1, 1)
+
+    def _model_loss(self, shown: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
+        return self._loss(self._predict(shown), tokens, weights)
 
     def configure_gradient_clipping(
         self,
@@ -171,8 +176,9 @@ class Pretraining(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         assert self._tally is not None
-        with self._compiler(used=self.compilation is None):  # as the exported model runs, and whatever the batch
-            logits, tokens, weights = self._predict(batch, self.window)
+        shown, tokens, weights = _cut(batch, self.window)
+        with self._compiler(used=not self._compiled):  # as the exported model runs, and whatever the batch
+            logits = self._predict(shown)
         self._tally.add(logits, tokens, weights, batch["windows"][:, 0])
 
     def on_validation_epoch_end(self) -> None:
@@ -191,3 +197,9 @@ class Pretraining(LightningModule):
                 "validation_bits_per_base": None if self.validation is None else self.validation.bits_per_base,
             },
         }
+
+
+def _cut(batch: dict[str, Tensor], length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the model sees, the tokens, and what each counts as a target, in windows of this length."""
+    shown, tokens, weights = (batch.get("shown", batch["tokens"]), batch["tokens"], batch["weights"])
+    return shown.reshape(-1, length), tokens.reshape(-1, length), weights.reshape(-1, length)

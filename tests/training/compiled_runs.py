@@ -71,7 +71,7 @@ def train(folder: Path, **settings: Any) -> Recorded:
         window=WINDOW,
         provenance={},
         lengths=LengthWarmup.of(trainer, WINDOW),
-        compilation=Compilation.of(trainer, data, CPU),
+        compilation=Compilation.of(trainer, data, MODEL, CPU),
     )
     module.losses = []
     fit(module, PretrainingData(data), trainer, folder, device=CPU, quiet=True)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dnasm.config import DataConfig, TrainerConfig
+from dnasm.config import DataConfig, ModelConfig, TrainerConfig
+from dnasm.errors import ConfigError
 from dnasm.models.compiled import compile_parts
 from dnasm.training.compilation import Compilation
 
 DATA = DataConfig(window=32, batch_size=4)
+MODEL = ModelConfig(d_model=8, num_layers=2)
 
 
 def test_the_final_norm_is_compiled_though_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +48,7 @@ def test_the_device_and_the_length_of_a_run_decide(monkeypatch: pytest.MonkeyPat
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
 
     def lengths(device: torch.device, **settings: Any) -> set[int]:
-        return set(Compilation.of(TrainerConfig(**settings), DATA, device).lengths)
+        return set(Compilation.of(TrainerConfig(**settings), DATA, MODEL, device).lengths)
 
     assert lengths(gpu) == {32}
     assert lengths(cpu) == lengths(gpu, max_steps=100) == lengths(gpu, max_minutes=1.0) == set()
@@ -56,3 +58,26 @@ def test_the_device_and_the_length_of_a_run_decide(monkeypatch: pytest.MonkeyPat
     assert lengths(gpu, max_steps=10_000, length_warmup=8) == {32}, "a thousand steps of 8 and of 16"
     monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
     assert lengths(gpu) == set()
+
+
+def test_small_steps_of_one_gpu_that_keep_activations_are_one_graph() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+
+    def graphed(device: torch.device, model: ModelConfig = MODEL, **settings: Any) -> bool:
+        return Compilation.of(TrainerConfig(**settings), DATA, model, device).graphed
+
+    assert graphed(gpu)
+    assert not graphed(cpu)
+    assert not graphed(gpu, devices=2)
+    assert not graphed(gpu, checkpoint_activations=True)
+    assert not graphed(gpu, cuda_graph=False)
+    deep = ModelConfig(d_model=8, num_layers=(1 << 27) // (8 * DATA.window * DATA.batch_size) + 1)
+    assert not graphed(gpu, deep)
+    assert graphed(gpu, deep, cuda_graph=True)
+    for device, settings in ((cpu, {}), (gpu, {"checkpoint_activations": True}), (gpu, {"devices": 2})):
+        with pytest.raises(ConfigError, match="wants one GPU and activations kept"):
+            graphed(device, cuda_graph=True, **settings)
+    how = Compilation.of(TrainerConfig(compile=False), DATA, MODEL, gpu)
+    assert str(how) == "not compiled, one CUDA graph"
+    assert how.records(32 * 4)
+    assert not how.records(32 * 3), "a short batch"
