@@ -61,6 +61,7 @@ class _Recording:
         self._inputs = [x.clone() for x in inputs]
         self._graph = torch.cuda.CUDAGraph()
         self.replays = 0
+        torch.clear_autocast_cache()  # weights cast before would stay as they were
         try:
             # Other threads go on meanwhile: a loader's may pin memory, which the default would refuse.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
@@ -73,6 +74,8 @@ class _Recording:
             raise ConfigError(
                 f"the step could not be recorded as a CUDA graph ({first}): set trainer.cuda_graph false"
             ) from error
+        # The casts of the recording lie in its memory, and would keep its stream for the weights' gradients.
+        torch.clear_autocast_cache()
         self.value = value.detach()
         self.used = [i for i, gradient in enumerate(found) if gradient is not None]
         self.gradients = [gradient for gradient in found if gradient is not None]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -199,32 +200,69 @@ def _high_water() -> int:
 
 
 def plot(found: list[Row], path: Path) -> None:
-    """Draw time per element over length, a panel for each direction, plain and gated, largest batch."""
+    """Draw time per element over length, a panel for each direction, plain and gated, largest batch.
+
+    Powers of two are joined by a line, other lengths stand beside it as hollow marks.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), sharex=True, sharey="row", layout="constrained")
+    ticks = sorted({r["length"] for r in found if _power_of_two(r["length"])})
     for axis, (backward, gated) in zip(axes.flat, ((b, g) for b in (False, True) for g in (False, True)), strict=True):
         chosen = [r for r in found if (r["backward"], r["gated"], r["filter"]) == (backward, gated, "inside")]
-        largest: dict[int, int] = {}
-        for row in chosen:
-            largest[row["length"]] = max(row["batch"], largest.get(row["length"], 0))
         for name in dict.fromkeys(row["contender"] for row in chosen):
-            points = sorted(
-                (r["length"], 1e9 * r["seconds"] / (r["batch"] * r["channels"] * r["length"]))
-                for r in chosen
-                if r["contender"] == name and r["batch"] == largest[r["length"]]
-            )
-            axis.plot(*zip(*points, strict=True), marker="o", label=name)
-        axis.set(xscale="log", yscale="log", title=f"{'forward+backward' if backward else 'forward'}"
-                 f"{', gated' if gated else ''}", xlabel="length", ylabel="ns per element")  # fmt: skip
+            _draw(axis, name, _points(chosen, name))
+        title = f"{'forward and backward' if backward else 'forward'}, {'gated' if gated else 'plain'}"
+        axis.set(xscale="log", yscale="log", title=title, xlabel="length", ylabel="nanoseconds an element")
+        axis.set_xticks(ticks, [_short(length) for length in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.tick_params(labelbottom=True, labelleft=True)
         axis.grid(alpha=0.3)
     handles, labels = max((axis.get_legend_handles_labels() for axis in axes.flat), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _points(rows: list[Row], contender: str) -> list[tuple[int, float]]:
+    """Lengths with the seconds of an element, of the largest batch that anyone ran."""
+    largest: dict[int, int] = {}
+    for r in rows:
+        largest[r["length"]] = max(r["batch"], largest.get(r["length"], 0))
+    return sorted(
+        (r["length"], 1e9 * r["seconds"] / (r["batch"] * r["channels"] * r["length"]))
+        for r in rows
+        if r["contender"] == contender and r["batch"] == largest[r["length"]]
+    )
+
+
+def _draw(axis: Any, contender: str, points: list[tuple[int, float]]) -> None:
+    joined = [point for point in points if _power_of_two(point[0])]
+    apart = [point for point in points if not _power_of_two(point[0])]
+    ours = contender == "dnasm"
+    style: dict[str, Any] = {"marker": "o", "zorder": 3 if ours else 2}
+    [line] = axis.plot(
+        *(zip(*joined, strict=True) if joined else ([], [])), label=contender, lw=2.5 if ours else 1.5, **style
+    )
+    axis.plot(*(zip(*apart, strict=True) if apart else ([], [])), ls="", mfc="white", color=line.get_color(), **style)
+
+
+def _power_of_two(length: int) -> bool:
+    return length & (length - 1) == 0
+
+
+def _short(length: int) -> str:
+    for unit, size in (("M", 1 << 20), ("k", 1 << 10)):
+        if length >= size:
+            return f"{length // size}{unit}"
+    return str(length)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,33 @@ def test_gradients_add_up_over_batches_and_outlive_the_next_replay() -> None:
 
 
 @pytest.mark.usefixtures("recorded")
+def test_casts_of_weights_are_neither_taken_into_a_recording_nor_left_by_it() -> None:
+    casts: list[bool] = []
+
+    class Watched(Model):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            casts.append(_is_cast(self.weight))
+            return super().forward(x, y)
+
+    model = Watched()
+    step = GraphedLoss(model, model.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        for x, y in batches(3):
+            step(x, y)
+            left = _is_cast(model.weight)
+    assert casts[:3] == [False, True, False]
+    assert not left
+
+
+def _is_cast(weight: nn.Parameter) -> bool:
+    """Whether autocast holds a copy: it keeps the weight's node alive, and what was noted there."""
+    node: Any = weight.view_as(weight).grad_fn
+    noted: bool = node.next_functions[0][0].metadata.setdefault("noted", False)
+    node.next_functions[0][0].metadata["noted"] = True
+    return noted
+
+
+@pytest.mark.usefixtures("recorded")
 def test_a_loss_whose_gradients_are_gone_says_so() -> None:
     model = Model()
     step = GraphedLoss(model, model.parameters())
